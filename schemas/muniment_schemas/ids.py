@@ -46,6 +46,4 @@ def derived_uuid7_hex(now_ms: int, secret: bytes) -> str:
 def dashed(uuid_hex: str) -> str:
     """32 hex digits in the 8-4-4-4-12 form that event ids are written in."""
     assert len(uuid_hex) == 32
-    return "-".join(
-        (uuid_hex[:8], uuid_hex[8:12], uuid_hex[12:16], uuid_hex[16:20], uuid_hex[20:])
-    )
+    return "-".join((uuid_hex[:8], uuid_hex[8:12], uuid_hex[12:16], uuid_hex[16:20], uuid_hex[20:]))

@@ -1,0 +1,66 @@
+"""What a projection is: tables that are a function of the log, and of nothing else.
+
+The fold (one pass over the log, in `muniment_services.state`) decides once whether an event applies
+and what its aggregate is afterwards; projections write that down. Rows and checkpoints are committed
+in one transaction, so the database can be deleted at any time and loses nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import duckdb
+import msgspec
+
+from muniment_schemas.events import Event
+
+BATCH_EVENTS_MAX = 20_000
+"""Events that one transaction takes at most."""
+
+Connection = duckdb.DuckDBPyConnection
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """One record of the log after its fold.
+
+    void: None when the event applied, else why it did not; `after` is then the unchanged aggregate.
+    after: the aggregate's frozen state behind this event; None when it does not exist any more, or
+    when events of this kind have no state (artifacts).
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    event: Event
+    void: str | None
+    after: msgspec.Struct | None
+
+
+class Projection(Protocol):
+    """One folder's tables. Raising is a fault of ours: the fold stops rather than skip."""
+
+    @property
+    def name(self) -> str:
+        """Name of the projection, for progress and metrics."""
+
+    def create(self, tx: Connection) -> None:
+        """Create the tables in an empty database."""
+
+    def apply(self, tx: Connection, batch: Sequence[Folded]) -> None:
+        """Write what a batch changes: 1 to BATCH_EVENTS_MAX items, in log order per partition.
+
+        Void events are part of the batch; a projection that only wants effects skips them.
+        """
+
+
+def applied(batch: Iterable[Folded]) -> Iterable[Folded]:
+    """The items whose events took effect."""
+    return (item for item in batch if item.void is None)
+
+
+def document(state: msgspec.Struct) -> bytes:
+    """An aggregate's state as MessagePack: what a table keeps beside its searchable columns."""
+    return msgspec.msgpack.encode(state)
