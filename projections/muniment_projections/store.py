@@ -91,7 +91,7 @@ class Store:
         """Apply a batch to every projection and move the checkpoints, in one transaction.
 
         checkpoints: the next offset of each topic-partition after the batch. Raises
-        CheckpointRegressed when the batch begins before the stored checkpoint; nothing is then changed.
+        CheckpointRegressed when the batch begins before the stored one; nothing is then changed.
         """
         with self._write_lock:
             self._refuse_repeats(batch)
@@ -119,7 +119,7 @@ class Store:
                 )
 
     def read(self, query: Callable[[Connection], T]) -> T:
-        """Run a query function on this thread's own cursor; it sees one committed state per statement."""
+        """Run a query function on this thread's own cursor; each statement sees a committed state."""
         cursor = getattr(self._local, "cursor", None)
         if cursor is None:
             cursor = self._local.cursor = self._connection.cursor()

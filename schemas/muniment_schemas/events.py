@@ -29,7 +29,7 @@ from muniment_schemas.catalog_events import (
     SchemaPublished,
     StageTransitioned,
 )
-from muniment_schemas.envelope import Event
+from muniment_schemas.envelope import Envelope, Event
 from muniment_schemas.run_events import (
     ArtifactDeleted,
     ArtifactUploaded,
@@ -122,6 +122,7 @@ __all__ = [
     "AssessmentLogged",
     "BatchLogged",
     "DatasetInput",
+    "Envelope",
     "Event",
     "ExperimentCreated",
     "ExperimentDeleted",

@@ -269,6 +269,7 @@ class ArtifactUploaded(Event, frozen=True, kw_only=True):
 
     TOPIC: ClassVar[str] = RUNS
     AGGREGATE: ClassVar[str] = "artifact"
+    owner: str
     path: str
     size_bytes: int
     sha256: bytes
@@ -280,5 +281,6 @@ class ArtifactDeleted(Event, frozen=True, kw_only=True):
 
     TOPIC: ClassVar[str] = RUNS
     AGGREGATE: ClassVar[str] = "artifact"
+    owner: str
     path: str
     files: int

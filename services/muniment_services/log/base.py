@@ -159,9 +159,7 @@ class EventLog(Protocol):
         Blocking. Empty at the end of the log; at least one record otherwise.
         """
 
-    def follow(
-        self, start: Mapping[TopicPartition, Offset]
-    ) -> AsyncIterator[Sequence[Record]]:
+    def follow(self, start: Mapping[TopicPartition, Offset]) -> AsyncIterator[Sequence[Record]]:
         """Every record of the given topic-partitions from `start` on, as batches, for ever.
 
         Ordered within a topic-partition; batches may mix them. A record is delivered once, after it is

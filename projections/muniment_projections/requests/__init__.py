@@ -1,0 +1,1 @@
+"""Requests that carried an Idempotency-Key, so that repeats are recognised after a restart."""

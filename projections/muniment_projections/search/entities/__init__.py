@@ -1,0 +1,1 @@
+"""What can be searched: for each entity its names, columns, comparators, orders and messages."""

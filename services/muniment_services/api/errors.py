@@ -1,0 +1,114 @@
+"""Errors to HTTP: the one place that knows a refusal's status and MLflow `error_code`.
+
+Body: `{"error_code", "message", "sqlstate", "error_class"}`, as MLflow's server answers.
+Source: MLflow 3.17 REST API, error responses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from muniment_projections.runner import ProjectionsUnavailable
+from muniment_projections.search.errors import SearchError
+from muniment_services.domain import errors as d
+from muniment_services.log.base import LogBackpressure, LogError, RecordTooLarge
+from muniment_services.write import Contended
+
+SQLSTATE = "KAM00"
+
+STATUS = {
+    "BAD_REQUEST": 400,
+    "INVALID_PARAMETER_VALUE": 400,
+    "RESOURCE_ALREADY_EXISTS": 400,
+    "UNAUTHENTICATED": 401,
+    "PERMISSION_DENIED": 403,
+    "RESOURCE_DOES_NOT_EXIST": 404,
+    "ENDPOINT_NOT_FOUND": 404,
+    "METHOD_NOT_ALLOWED": 405,
+    "REQUEST_TOO_LARGE": 413,
+    "RANGE_NOT_SATISFIABLE": 416,
+    "REQUEST_LIMIT_EXCEEDED": 429,
+    "INTERNAL_ERROR": 500,
+    "INVALID_STATE": 500,
+    "NOT_IMPLEMENTED": 501,
+    "TEMPORARILY_UNAVAILABLE": 503,
+}
+
+_DOMAIN: dict[type[d.DomainError], str] = {
+    d.Invalid: "INVALID_PARAMETER_VALUE",
+    d.NotFound: "RESOURCE_DOES_NOT_EXIST",
+    d.AlreadyExists: "RESOURCE_ALREADY_EXISTS",
+    d.WrongState: "INVALID_STATE",
+    d.NotAllowedNow: "INTERNAL_ERROR",
+    d.KeyReused: "INVALID_PARAMETER_VALUE",
+}
+
+_CLASSES = {"RESOURCE_DOES_NOT_EXIST": "RESOURCE_NOT_FOUND"}
+
+
+class ApiError(Exception):
+    """A refusal that belongs to HTTP itself: content type, size, path, permission."""
+
+    def __init__(
+        self, error_code: str, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()
+    ) -> None:
+        super().__init__(message)
+        self.error_code = error_code
+        self.message = message
+        self.headers = headers
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorAnswer:
+    """Status, extra headers and JSON body of a refusal."""
+
+    status: int
+    headers: tuple[tuple[bytes, bytes], ...]
+    body: bytes
+
+
+def expected(error: Exception) -> ErrorAnswer | None:
+    """The answer to an error that callers, brokers or disks can cause; None for a fault of ours."""
+    match error:
+        case ApiError():
+            return _answer(error.error_code, error.message, error.headers)
+        case d.DomainError():
+            return _answer(_DOMAIN[type(error)], error.message)
+        case SearchError():
+            return _answer(getattr(error, "error_code", "INVALID_PARAMETER_VALUE"), str(error))
+        case RecordTooLarge():
+            return _answer("REQUEST_TOO_LARGE", str(error))
+        case LogBackpressure():
+            return _answer("REQUEST_LIMIT_EXCEEDED", str(error), _retry(error.retry_after_s))
+        case Contended():
+            return _answer("TEMPORARILY_UNAVAILABLE", str(error), _retry(error.retry_after_s))
+        case LogError() | ProjectionsUnavailable():
+            retry_s = getattr(error, "retry_after_s", 5)
+            return _answer("TEMPORARILY_UNAVAILABLE", str(error), _retry(retry_s))
+    return None
+
+
+def internal(request_id: str) -> ErrorAnswer:
+    """The answer to a fault of ours: nothing of it is shown but the request id to look for."""
+    return _answer(
+        "INTERNAL_ERROR",
+        f"The server failed on this request. Its log has the details under request id {request_id}.",
+    )
+
+
+def _retry(seconds: int) -> tuple[tuple[bytes, bytes], ...]:
+    return ((b"retry-after", str(seconds).encode()),)
+
+
+def _answer(
+    error_code: str, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()
+) -> ErrorAnswer:
+    body = {
+        "error_code": error_code,
+        "message": message,
+        "sqlstate": SQLSTATE,
+        "error_class": _CLASSES.get(error_code, error_code),
+    }
+    return ErrorAnswer(STATUS[error_code], headers, msgspec.json.encode(body))

@@ -1,0 +1,182 @@
+"""MLflow's experiments: create, get, search, rename, delete, restore, tags."""
+
+from __future__ import annotations
+
+from muniment_auth.permissions import Permission as P
+from muniment_projections.search.entities.experiments import EXPERIMENTS
+from muniment_projections.search.page import Search, search
+from muniment_projections.search.predicate import TRUE, Predicate
+from muniment_services.api import wire
+from muniment_services.api.errors import ApiError
+from muniment_services.api.requests import TAG_FIELDS, Field, Fields, pairs
+from muniment_services.api.routes import Call, mlflow
+from muniment_services.documents import parse
+from muniment_services.domain import experiment as domain
+from muniment_services.domain.commands import Command
+from muniment_services.domain.errors import NotFound
+from muniment_services.write import Outcome
+
+MAX_RESULTS_DEFAULT = 1000
+MAX_RESULTS_MAX = 50_000
+
+VIEWS = {"ACTIVE_ONLY": "active", "DELETED_ONLY": "deleted", "ALL": "all"}
+"""MLflow's view types; an unknown name falls back to the default."""
+
+_ID: Fields = (Field("experiment_id", required=True),)
+_CREATE: Fields = (
+    Field("name", required=True),
+    Field("artifact_location"),
+    Field("tags", "message", repeated=True, fields=TAG_FIELDS, checked=False),
+)
+_GET_BY_NAME: Fields = (Field("experiment_name", required=True),)
+_UPDATE: Fields = (Field("experiment_id", required=True), Field("new_name", required=True))
+_SET_TAG: Fields = (
+    Field("experiment_id", required=True),
+    Field("key", required=True),
+    Field("value"),
+)
+_DELETE_TAG: Fields = (Field("experiment_id", required=True), Field("key", required=True))
+_SEARCH: Fields = (
+    Field("view_type", "enum", checked=False),
+    Field("max_results", "int"),
+    Field("order_by", repeated=True),
+    Field("filter"),
+    Field("page_token"),
+)
+
+
+def _empty(_: Outcome) -> bytes:
+    return b"{}"
+
+
+async def create(call: Call) -> bytes:
+    """POST experiments/create."""
+    params = call.params(_CREATE)
+    command = domain.CreateExperiment(
+        name=params["name"],
+        artifact_location=params.get("artifact_location") or None,
+        artifact_root=call.services.artifact_root,
+        tags=pairs(params.get("tags")),
+    )
+    return await call.services.writer.submit(call.caller, command, _created)
+
+
+def _created(outcome: Outcome) -> bytes:
+    assert outcome.event is not None
+    return wire.encode({"experiment_id": outcome.event.envelope.aggregate_id})
+
+
+async def get(call: Call) -> bytes:
+    """GET experiments/get."""
+    params = call.params(_ID)
+    await call.services.fold.caught_up()
+    found = domain.require(call.services.fold.state, params["experiment_id"])
+    return wire.encode({"experiment": wire.experiment(found)})
+
+
+async def get_by_name(call: Call) -> bytes:
+    """GET experiments/get-by-name."""
+    name = call.params(_GET_BY_NAME)["experiment_name"]
+    await call.services.fold.caught_up()
+    found = call.services.fold.state.named(domain.KIND, name)
+    if found is None:
+        raise NotFound(f"Could not find experiment with name '{name}'")
+    assert isinstance(found, domain.Experiment)
+    return wire.encode({"experiment": wire.experiment(found)})
+
+
+async def search_experiments(call: Call) -> bytes:
+    """POST or GET experiments/search."""
+    params = call.params(_SEARCH)
+    max_results = _max_results(params.get("max_results"))
+    view = VIEWS.get(params.get("view_type", ""), "active")
+    scope = TRUE if view == "all" else Predicate("t.lifecycle = ?", (view,))
+    wanted = Search(
+        filter=params.get("filter", ""),
+        order_by=tuple(params.get("order_by", ())),
+        max_results=max_results,
+        page_token=params.get("page_token") or None,
+        scope=scope,
+        context=(view,),
+    )
+
+    found = await call.services.read(lambda connection: search(connection, EXPERIMENTS, wanted))
+    states = (parse(domain.KIND, document) for document in found.documents)
+    return wire.page(
+        "experiments",
+        (wire.experiment(state) for state in states if isinstance(state, domain.Experiment)),
+        found.next_page_token,
+    )
+
+
+def _max_results(given: int | None) -> int:
+    if given is None:
+        return MAX_RESULTS_DEFAULT
+    if given < 1:
+        raise ApiError(
+            "INVALID_PARAMETER_VALUE",
+            f"Invalid value {given} for parameter 'max_results' supplied. "
+            "It must be a positive integer",
+        )
+    if given > MAX_RESULTS_MAX:
+        raise ApiError(
+            "INVALID_PARAMETER_VALUE",
+            f"Invalid value {given} for parameter 'max_results' supplied. "
+            f"It must be at most {MAX_RESULTS_MAX}",
+        )
+    return given
+
+
+async def _submit(call: Call, command: Command) -> bytes:
+    return await call.services.writer.submit(call.caller, command, _empty)
+
+
+async def update(call: Call) -> bytes:
+    """POST experiments/update."""
+    params = call.params(_UPDATE)
+    return await _submit(
+        call,
+        domain.RenameExperiment(experiment_id=params["experiment_id"], name=params["new_name"]),
+    )
+
+
+async def delete(call: Call) -> bytes:
+    """POST experiments/delete."""
+    experiment_id = call.params(_ID)["experiment_id"]
+    return await _submit(call, domain.DeleteExperiment(experiment_id=experiment_id))
+
+
+async def restore(call: Call) -> bytes:
+    """POST experiments/restore."""
+    experiment_id = call.params(_ID)["experiment_id"]
+    return await _submit(call, domain.RestoreExperiment(experiment_id=experiment_id))
+
+
+async def set_tag(call: Call) -> bytes:
+    """POST experiments/set-experiment-tag."""
+    params = call.params(_SET_TAG)
+    command = domain.SetExperimentTag(
+        experiment_id=params["experiment_id"], key=params["key"], value=params.get("value", "")
+    )
+    return await _submit(call, command)
+
+
+async def delete_tag(call: Call) -> bytes:
+    """POST experiments/delete-experiment-tag."""
+    params = call.params(_DELETE_TAG)
+    command = domain.DeleteExperimentTag(experiment_id=params["experiment_id"], key=params["key"])
+    return await _submit(call, command)
+
+
+ROUTES = (
+    *mlflow("POST", "experiments/create", P.EXPERIMENT_CREATE, create),
+    *mlflow("GET", "experiments/get", P.EXPERIMENT_READ, get),
+    *mlflow("GET", "experiments/get-by-name", P.EXPERIMENT_READ, get_by_name),
+    *mlflow("GET", "experiments/search", P.EXPERIMENT_READ, search_experiments),
+    *mlflow("POST", "experiments/search", P.EXPERIMENT_READ, search_experiments),
+    *mlflow("POST", "experiments/update", P.EXPERIMENT_WRITE, update),
+    *mlflow("POST", "experiments/delete", P.EXPERIMENT_DELETE, delete),
+    *mlflow("POST", "experiments/restore", P.EXPERIMENT_DELETE, restore),
+    *mlflow("POST", "experiments/set-experiment-tag", P.EXPERIMENT_WRITE, set_tag),
+    *mlflow("POST", "experiments/delete-experiment-tag", P.EXPERIMENT_WRITE, delete_tag),
+)

@@ -1,0 +1,132 @@
+"""What a route is, and what its handler is given.
+
+Every route names the permission that it needs; there is no route without one, and the gateway asks
+the policy before the handler runs. MLflow's REST API is served under `/api` and `/ajax-api` alike.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from muniment_auth.permissions import Permission
+from muniment_services.api.requests import Fields, from_body, from_query
+from muniment_services.write import Caller
+
+if TYPE_CHECKING:
+    from muniment_services.api.services import Services
+
+BODY_BYTES_MAX = 20 * 1024 * 1024
+"""Largest JSON body: the largest dataset profile MLflow takes (16 MiB), quoted, and its frame."""
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A handler's answer. `body` is bytes, or a stream of chunks."""
+
+    body: bytes | AsyncIterator[bytes] = b"{}"
+    status: int = 200
+    content_type: str = "application/json"
+    headers: Headers = ()
+
+
+@dataclass(slots=True)
+class Call:
+    """One request, as a handler sees it."""
+
+    services: Services
+    caller: Caller
+    method: str
+    path_params: Mapping[str, str]
+    query: bytes
+    headers: Mapping[bytes, bytes]
+    body: bytes = b""
+    stream: AsyncIterator[bytes] | None = field(default=None)
+
+    @property
+    def content_type(self) -> str | None:
+        """The request's Content-Type, if any."""
+        value = self.headers.get(b"content-type")
+        return None if value is None else value.decode("latin-1")
+
+    def params(self, fields: Fields) -> dict[str, Any]:
+        """Typed parameters: of the query for GET with one, else of the JSON body."""
+        if self.method == "GET":
+            return from_query(self.query, fields)
+        return from_body(self.body, self.content_type, fields)
+
+
+Handler = Callable[[Call], Awaitable[Answer | bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One (method, path) of the API.
+
+    path: full path; `{name}` takes one segment, `{name:path}` all that is left.
+    streams: the handler reads `call.stream` itself instead of a body of at most BODY_BYTES_MAX.
+    """
+
+    method: str
+    path: str
+    permission: Permission
+    handler: Handler
+    streams: bool = False
+
+
+def mlflow(
+    method: str, path: str, permission: Permission, handler: Handler, version: str = "2.0"
+) -> tuple[Route, ...]:
+    """A route of MLflow's REST API with its `/ajax-api` twin. path: what stands behind `mlflow/`."""
+    return tuple(
+        Route(method, f"/{root}/{version}/mlflow/{path}", permission, handler)
+        for root in ("api", "ajax-api")
+    )
+
+
+class RouteTable:
+    """Finds the route of a request. Exact paths by one look-up, templates by pattern."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self.routes = tuple(routes)
+        self._exact: dict[tuple[str, str], Route] = {}
+        self._patterns: list[tuple[re.Pattern[str], dict[str, Route]]] = []
+        by_path: dict[str, dict[str, Route]] = {}
+        for route in self.routes:
+            methods = by_path.setdefault(route.path, {})
+            assert route.method not in methods, f"two routes for {route.method} {route.path}"
+            methods[route.method] = route
+        for path, methods in by_path.items():
+            if "{" in path:
+                self._patterns.append((re.compile(_pattern(path)), methods))
+            else:
+                self._exact.update({(method, path): r for method, r in methods.items()})
+
+    def find(self, method: str, path: str) -> tuple[Route, Mapping[str, str]] | None:
+        """The route and its path parameters, or None."""
+        route = self._exact.get((method, path))
+        if route is not None:
+            return route, {}
+        for pattern, methods in self._patterns:
+            matched = pattern.fullmatch(path)
+            if matched is not None and method in methods:
+                return methods[method], matched.groupdict()
+        return None
+
+    def methods(self, path: str) -> list[str]:
+        """The methods that a path answers to; empty when there is no such path."""
+        found = {method for method, exact in self._exact if exact == path}
+        for pattern, methods in self._patterns:
+            if pattern.fullmatch(path):
+                found.update(methods)
+        return sorted(found)
+
+
+def _pattern(path: str) -> str:
+    escaped = re.escape(path).replace(r"\{", "{").replace(r"\}", "}")
+    whole = re.sub(r"\{(\w+):path\}", r"(?P<\1>.+)", escaped)
+    return re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", whole)

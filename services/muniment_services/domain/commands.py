@@ -1,0 +1,100 @@
+"""What every command has in common, and what `decide` functions are given.
+
+A command says what a caller wants, in the domain's words; it is checked against current state and
+becomes at most one event. `needs` names the aggregates that must be in memory before it is decided;
+`serial` names the history that its event's expected_version is about, so that commands of one
+process do not race against each other for nothing (replicas settle their races by the log's order).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from muniment_schemas.envelope import Actor, Envelope, Event
+from muniment_schemas.ids import UUID7_RANDOM_BYTES, dashed, derived_uuid7_hex, uuid7_hex
+
+AggregateKey = tuple[str, str]
+"""(kind, id) of one aggregate."""
+
+S = TypeVar("S", bound="State")
+
+
+class State(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of aggregate states: frozen, replaced as a whole by `evolve`."""
+
+    version: int
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of all commands."""
+
+    def needs(self) -> tuple[AggregateKey, ...]:
+        """Aggregates outside the catalog that `decide` looks at."""
+        return ()
+
+    def serial(self) -> AggregateKey | None:
+        """The history that only one command of this process at a time may be deciding on."""
+        return None
+
+
+class World(Protocol):
+    """Current state, as far as `decide` may see it. All look-ups are in memory."""
+
+    def get(self, kind: str, aggregate_id: str) -> State | None:
+        """One aggregate's state, or None when it does not exist."""
+
+    def named(self, kind: str, name: str) -> State | None:
+        """The experiment or registered model that has a name."""
+
+    def next_experiment_id(self) -> str:
+        """The smallest number above all experiment ids in use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Who asks, when, and where new ids come from. Everything that is not state or command.
+
+    now_ms: the server's clock. random: so many random bytes. derive_from: what ids are derived from
+    when the caller sent an Idempotency-Key, else None.
+    """
+
+    now_ms: int
+    random: Callable[[int], bytes]
+    actor: Actor
+    request_id: str
+    workspace: str
+    traceparent: str | None = None
+    derive_from: bytes | None = None
+
+    def new_id(self, at_ms: int) -> str:
+        """A new id of 32 hex digits that sorts by `at_ms`; the same for the same derive_from."""
+        if self.derive_from is not None:
+            return derived_uuid7_hex(at_ms, self.derive_from)
+        return uuid7_hex(at_ms, self.random(UUID7_RANDOM_BYTES))
+
+    def envelope(
+        self,
+        event_type: type[Event],
+        aggregate_id: str,
+        *,
+        expected_version: int | None = None,
+        occurred_at_ms: int | None = None,
+    ) -> Envelope:
+        """The envelope of a new event; it has a fresh event id."""
+        return Envelope(
+            event_id=dashed(self.new_id(self.now_ms)),
+            type=event_type.__name__,
+            aggregate_kind=event_type.AGGREGATE,
+            aggregate_id=aggregate_id,
+            expected_version=expected_version,
+            workspace=self.workspace,
+            actor=self.actor,
+            request_id=self.request_id,
+            traceparent=self.traceparent,
+            occurred_at_ms=occurred_at_ms,
+            recorded_at_ms=self.now_ms,
+        )

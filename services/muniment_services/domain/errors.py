@@ -1,0 +1,63 @@
+"""What a command can be refused with. `api/errors.py` alone knows the HTTP status of each.
+
+DomainError
+├── Invalid            the command says something that cannot be
+├── NotFound           what it is about does not exist
+├── AlreadyExists      what it would create does
+├── WrongState         it contradicts the state of what it is about
+├── NotAllowedNow      MLflow's own refusal that it reports as an internal error
+└── KeyReused          the Idempotency-Key belongs to another request
+Void                   (not a refusal) an event of the log that changes nothing when folded
+"""
+
+from __future__ import annotations
+
+
+class DomainError(Exception):
+    """A refusal. The message is for the caller and says what to do; nothing was changed."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class Invalid(DomainError):
+    """A parameter has a value that it must not have."""
+
+
+class NotFound(DomainError):
+    """There is no such experiment, run, model, version, tag, …"""
+
+
+class AlreadyExists(DomainError):
+    """The name is taken."""
+
+
+class WrongState(DomainError):
+    """The aggregate is not in a state that allows this (MLflow's INVALID_STATE)."""
+
+
+class NotAllowedNow(DomainError):
+    """Refused as MLflow refuses it: with INTERNAL_ERROR, although it is the caller's doing."""
+
+
+class KeyReused(DomainError):
+    """An Idempotency-Key was sent again with another request body."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This Idempotency-Key was already used for a request with another body. "
+            "Send a new key with every new request."
+        )
+
+
+class Void(Exception):
+    """An event that does not apply to the state that the log has led to. Its record stays.
+
+    Raised by `evolve`, the same on every replica, since it depends on earlier records of the same
+    partition only. The server then decides the command again, or tells the caller who won.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason

@@ -1,0 +1,274 @@
+"""Experiments: created once, renamed, tagged, deleted and restored. Names are unique for ever.
+
+Deleting an experiment deletes its runs: a run's effective stage is whichever changed later, its own
+or its experiment's (`effective_lifecycle`), so that no event has to list the runs.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from muniment_schemas import events as e
+from muniment_services.domain.commands import AggregateKey, Command, Context, State, World
+from muniment_services.domain.errors import AlreadyExists, Invalid, NotFound, Void, WrongState
+from muniment_services.domain.limits import (
+    EXPERIMENT_NAME_CHARS_MAX,
+    EXPERIMENT_TAG_VALUE_CHARS_MAX,
+    KEY_CHARS_MAX,
+    check_key,
+    check_length,
+)
+
+KIND = "experiment"
+ACTIVE = "active"
+DELETED = "deleted"
+DEFAULT_ID = "0"
+DEFAULT_NAME = "Default"
+
+
+class Experiment(State, frozen=True, kw_only=True):
+    """An experiment. Times are milliseconds since 1970 by the server's clock."""
+
+    experiment_id: str
+    name: str
+    artifact_location: str
+    lifecycle: str
+    lifecycle_changed_at_ms: int
+    created_at_ms: int
+    updated_at_ms: int
+    tags: dict[str, str]
+
+
+class CreateExperiment(Command, frozen=True, kw_only=True):
+    """Create an experiment; without a location, its artifacts go below `artifact_root`."""
+
+    name: str
+    artifact_location: str | None
+    artifact_root: str
+    tags: tuple[tuple[str, str], ...] = ()
+    experiment_id: str | None = None
+
+    def serial(self) -> AggregateKey:
+        """New ids are numbers, so creations go one at a time."""
+        return (KIND, "")
+
+
+class RenameExperiment(Command, frozen=True, kw_only=True):
+    """Give an active experiment another name."""
+
+    experiment_id: str
+    name: str
+
+    def serial(self) -> AggregateKey:
+        """One history."""
+        return (KIND, self.experiment_id)
+
+
+class DeleteExperiment(Command, frozen=True, kw_only=True):
+    """Move an experiment to the deleted stage."""
+
+    experiment_id: str
+
+    def serial(self) -> AggregateKey:
+        """One history."""
+        return (KIND, self.experiment_id)
+
+
+class RestoreExperiment(Command, frozen=True, kw_only=True):
+    """Make a deleted experiment active again."""
+
+    experiment_id: str
+
+    def serial(self) -> AggregateKey:
+        """One history."""
+        return (KIND, self.experiment_id)
+
+
+class SetExperimentTag(Command, frozen=True, kw_only=True):
+    """Set one tag."""
+
+    experiment_id: str
+    key: str
+    value: str
+
+    def serial(self) -> AggregateKey:
+        """One history."""
+        return (KIND, self.experiment_id)
+
+
+class DeleteExperimentTag(Command, frozen=True, kw_only=True):
+    """Remove one tag."""
+
+    experiment_id: str
+    key: str
+
+    def serial(self) -> AggregateKey:
+        """One history."""
+        return (KIND, self.experiment_id)
+
+
+def require(world: World, experiment_id: str) -> Experiment:
+    """The experiment, deleted or not; raises NotFound, or Invalid for an id that is no integer."""
+    found = world.get(KIND, experiment_id)
+    if found is None:
+        try:
+            int(experiment_id)
+        except ValueError:
+            raise Invalid(
+                f"Invalid experiment ID '{experiment_id}'. Experiment ID must be a valid integer."
+            ) from None
+        raise NotFound(f"No Experiment with id={experiment_id} exists")
+    assert isinstance(found, Experiment)
+    return found
+
+
+def require_active(world: World, experiment_id: str) -> Experiment:
+    """The experiment if it is active; raises NotFound or Invalid with MLflow's message."""
+    experiment = require(world, experiment_id)
+    if experiment.lifecycle != ACTIVE:
+        raise Invalid(
+            f"The experiment {experiment_id} must be in the 'active' state. "
+            f"Current state is {experiment.lifecycle}."
+        )
+    return experiment
+
+
+def effective_lifecycle(own: str, own_changed_at_ms: int, experiment: Experiment | None) -> str:
+    """A run's stage: its own, unless its experiment was deleted or restored later."""
+    if experiment is not None and experiment.lifecycle_changed_at_ms > own_changed_at_ms:
+        return experiment.lifecycle
+    return own
+
+
+def create(world: World, command: CreateExperiment, context: Context) -> e.ExperimentCreated:
+    """Raises AlreadyExists when the name is taken, by a deleted experiment too."""
+    check_length("name", command.name, EXPERIMENT_NAME_CHARS_MAX)
+    for key, value in command.tags:
+        _check_tag(key, value)
+    if world.named(KIND, command.name) is not None:
+        raise AlreadyExists(
+            f"Experiment(name={command.name}) already exists. Error: the name is taken by an "
+            "experiment, perhaps a deleted one; restore that one or choose another name."
+        )
+    experiment_id = command.experiment_id or world.next_experiment_id()
+    location = command.artifact_location or f"{command.artifact_root}/{experiment_id}"
+    return e.ExperimentCreated(
+        envelope=context.envelope(e.ExperimentCreated, experiment_id, expected_version=0),
+        name=command.name,
+        artifact_location=location,
+        tags=dict(command.tags),
+    )
+
+
+def rename(world: World, command: RenameExperiment, context: Context) -> e.ExperimentRenamed:
+    """Raises WrongState for a deleted experiment, AlreadyExists for a taken name."""
+    experiment = require(world, command.experiment_id)
+    if experiment.lifecycle != ACTIVE:
+        raise WrongState("Cannot rename a non-active experiment.")
+    check_length("name", command.name, EXPERIMENT_NAME_CHARS_MAX)
+    holder = world.named(KIND, command.name)
+    if holder is not None and holder is not experiment:
+        raise AlreadyExists(
+            f"Experiment(name={command.name}) already exists. Error: the name is taken by another "
+            "experiment, perhaps a deleted one."
+        )
+    return e.ExperimentRenamed(
+        envelope=_envelope(context, e.ExperimentRenamed, experiment),
+        name=command.name,
+        previous_name=experiment.name,
+    )
+
+
+def delete(world: World, command: DeleteExperiment, context: Context) -> e.ExperimentDeleted:
+    """Raises NotFound when it is deleted already, as MLflow does."""
+    experiment = require(world, command.experiment_id)
+    _require_lifecycle(experiment, ACTIVE)
+    return e.ExperimentDeleted(envelope=_envelope(context, e.ExperimentDeleted, experiment))
+
+
+def restore(world: World, command: RestoreExperiment, context: Context) -> e.ExperimentRestored:
+    """Raises NotFound when it is active already, as MLflow does."""
+    experiment = require(world, command.experiment_id)
+    _require_lifecycle(experiment, DELETED)
+    return e.ExperimentRestored(envelope=_envelope(context, e.ExperimentRestored, experiment))
+
+
+def set_tag(world: World, command: SetExperimentTag, context: Context) -> e.ExperimentTagSet:
+    """Raises Invalid for a bad key, an over-long value or a deleted experiment."""
+    _check_tag(command.key, command.value)
+    experiment = require_active(world, command.experiment_id)
+    return e.ExperimentTagSet(
+        envelope=_envelope(context, e.ExperimentTagSet, experiment),
+        key=command.key,
+        value=command.value,
+        previous_value=experiment.tags.get(command.key),
+    )
+
+
+def delete_tag(
+    world: World, command: DeleteExperimentTag, context: Context
+) -> e.ExperimentTagDeleted:
+    """Raises NotFound when there is no such tag."""
+    experiment = require_active(world, command.experiment_id)
+    if command.key not in experiment.tags:
+        raise NotFound(
+            f"No tag with name: {command.key} in experiment with id {command.experiment_id}"
+        )
+    return e.ExperimentTagDeleted(
+        envelope=_envelope(context, e.ExperimentTagDeleted, experiment),
+        key=command.key,
+        previous_value=experiment.tags[command.key],
+    )
+
+
+def evolve(state: Experiment | None, event: e.Event) -> Experiment:
+    """The experiment behind an event. Raises Void when the event does not fit the state."""
+    at_ms = event.envelope.recorded_at_ms
+    if isinstance(event, e.ExperimentCreated):
+        if state is not None:
+            raise Void("the experiment exists already")
+        return Experiment(
+            version=1,
+            experiment_id=event.envelope.aggregate_id,
+            name=event.name,
+            artifact_location=event.artifact_location,
+            lifecycle=ACTIVE,
+            lifecycle_changed_at_ms=at_ms,
+            created_at_ms=at_ms,
+            updated_at_ms=at_ms,
+            tags=event.tags,
+        )
+    if state is None:
+        raise Void("the experiment does not exist")
+    return msgspec.structs.replace(state, version=state.version + 1, **_changes(state, event))
+
+
+def _changes(state: Experiment, event: e.Event) -> dict[str, object]:
+    at_ms = event.envelope.recorded_at_ms
+    match event:
+        case e.ExperimentRenamed():
+            return {"name": event.name, "updated_at_ms": at_ms}
+        case e.ExperimentDeleted():
+            return {"lifecycle": DELETED, "lifecycle_changed_at_ms": at_ms, "updated_at_ms": at_ms}
+        case e.ExperimentRestored():
+            return {"lifecycle": ACTIVE, "lifecycle_changed_at_ms": at_ms, "updated_at_ms": at_ms}
+        case e.ExperimentTagSet():
+            return {"tags": {**state.tags, event.key: event.value}}
+        case e.ExperimentTagDeleted():
+            return {"tags": {k: v for k, v in state.tags.items() if k != event.key}}
+    raise AssertionError(f"{type(event).__name__} is no event of an experiment")
+
+
+def _check_tag(key: str, value: str) -> None:
+    check_key(key, "key")
+    check_length("key", key, KEY_CHARS_MAX)
+    check_length("value", value, EXPERIMENT_TAG_VALUE_CHARS_MAX)
+
+
+def _require_lifecycle(experiment: Experiment, lifecycle: str) -> None:
+    if experiment.lifecycle != lifecycle:
+        raise NotFound(f"No Experiment with id={experiment.experiment_id} exists")
+
+
+def _envelope(context: Context, event: type[e.Event], experiment: Experiment) -> e.Envelope:
+    return context.envelope(event, experiment.experiment_id, expected_version=experiment.version)

@@ -1,0 +1,84 @@
+"""Limits and rules of names, with MLflow's messages.
+
+Source: MLflow 3.17 REST API documentation and the answers of its server.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+
+import msgspec
+
+from muniment_services.domain.errors import Invalid
+
+KEY_CHARS_MAX = 250
+PARAM_VALUE_CHARS_MAX = 6000
+TAG_VALUE_CHARS_MAX = 8000
+EXPERIMENT_NAME_CHARS_MAX = 500
+EXPERIMENT_TAG_VALUE_CHARS_MAX = 20_000
+REGISTRY_TAG_VALUE_CHARS_MAX = 100_000
+BATCH_METRICS_MAX = 1000
+BATCH_PARAMS_MAX = 100
+BATCH_TAGS_MAX = 100
+BATCH_ENTITIES_MAX = 1000
+DATASETS_MAX = 1000
+DATASET_NAME_CHARS_MAX = 500
+DATASET_DIGEST_CHARS_MAX = 36
+DATASET_SCHEMA_CHARS_MAX = 1_048_575
+DATASET_SOURCE_CHARS_MAX = 65_535
+DATASET_PROFILE_CHARS_MAX = 16_777_215
+INPUT_TAG_KEY_CHARS_MAX = 255
+INPUT_TAG_VALUE_CHARS_MAX = 500
+INT64_MAX = 2**63 - 1
+INT64_MIN = -(2**63)
+
+_KEY = re.compile(r"[/\w.\- :]*")
+_BAD_CHARACTERS = (
+    "Names may only contain alphanumerics, underscores (_), dashes (-), periods (.), "
+    "spaces ( ), colon(:) and slashes (/)."
+)
+
+
+def invalid_value(path: str, value: object, hint: str = "") -> Invalid:
+    """MLflow's wording for a bad value; `value` is shown as JSON."""
+    shown = msgspec.json.encode(value).decode()
+    return Invalid(
+        f"Invalid value {shown} for parameter '{path}' supplied" + (f": {hint}" if hint else ".")
+    )
+
+
+def too_long(path: str, chars_max: int) -> Invalid:
+    """MLflow's wording for a value over its length limit."""
+    return Invalid(f"'{path}' exceeds the maximum length of {chars_max} characters")
+
+
+def check_length(path: str, value: str, chars_max: int) -> None:
+    """Raise Invalid when a text is too long."""
+    if len(value) > chars_max:
+        raise too_long(path, chars_max)
+
+
+def check_key(key: str, path: str) -> None:
+    """Raise Invalid unless a metric, param or tag key is one that MLflow takes.
+
+    Keys may be used as file names: letters, digits and `_ - . : / space` only, and the key must be
+    its own normal form as a relative path.
+    """
+    if _KEY.fullmatch(key) is None and not _key_and_newline(key):
+        raise invalid_value(path, key, _BAD_CHARACTERS)
+    if "/" not in key and "." not in key and key:
+        return
+    normal = posixpath.normpath(key)
+    if normal != key or normal == "." or normal.startswith(("..", "/")):
+        raise invalid_value(
+            path,
+            key,
+            "Names may be treated as files in certain cases, and must not resolve to other names"
+            f" when treated as such. This name would resolve to {normal!r}",
+        )
+
+
+def _key_and_newline(key: str) -> bool:
+    # MLflow matches with `$`, which lets one trailing newline pass.
+    return key.endswith("\n") and _KEY.fullmatch(key[:-1]) is not None

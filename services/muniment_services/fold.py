@@ -1,0 +1,194 @@
+"""Folds the log as it grows: state first, then whoever waits for a record, then the projections.
+
+One task follows the log. A write waits here until its own record has been folded and learns whether
+it applied. Events that this process wrote are not decoded again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+import structlog
+
+from muniment_projections.base import Folded
+from muniment_projections.runner import Runner
+from muniment_schemas.codec import Codec
+from muniment_schemas.envelope import Event
+from muniment_schemas.ids import Offset
+from muniment_services.domain.commands import AggregateKey, State
+from muniment_services.domain.deciders import EVOLVERS
+from muniment_services.domain.errors import Void
+from muniment_services.log.base import EventLog, LogUnavailable, NewRecord, Record, TopicPartition
+from muniment_services.state import CurrentState
+
+FOLDED_TOPICS = ("catalog", "runs")
+"""Topics whose events change state. The others are written for readers of the log."""
+
+CATCH_UP_S_MAX = 10.0
+"""A reader waits at most so long until what was in the log when it came has been folded."""
+
+Load = Callable[[Sequence[AggregateKey]], Awaitable[Mapping[AggregateKey, State]]]
+_log = structlog.get_logger("muniment.fold")
+
+
+class Fold:
+    """Follows one log into one CurrentState and one Runner. Lives on one event loop."""
+
+    def __init__(
+        self, log: EventLog, codec: Codec, state: CurrentState, runner: Runner, load: Load
+    ) -> None:
+        self.state = state
+        self._log = log
+        self._codec = codec
+        self._runner = runner
+        self._load = load
+        self._loading: dict[AggregateKey, asyncio.Future[None]] = {}
+        self._own: dict[bytes, tuple[Event, asyncio.Future[Folded]]] = {}
+        self._behind: list[tuple[Mapping[TopicPartition, Offset], asyncio.Future[None]]] = []
+        self._task: asyncio.Task[None] | None = None
+        self.failure: str | None = None
+
+    def start(self) -> None:
+        """Follow the log from where the state stands."""
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """Wait for the fold to end, which it does when the log has been closed and is folded."""
+        if self._task is not None:
+            await self._task
+
+    async def append(self, record: NewRecord, event: Event) -> Folded:
+        """Append an event's record and wait until it is durable and folded.
+
+        Raises Void when the event did not apply, LogUnavailable or LogBackpressure when it was not
+        (or perhaps not) written.
+        """
+        if self.failure is not None:
+            raise LogUnavailable(self.failure)
+        waiter: asyncio.Future[Folded] = asyncio.get_running_loop().create_future()
+        event_id = event.envelope.event_id.encode()
+        appended = self._log.append(record)
+        self._own[event_id] = (event, waiter)
+        appended.add_done_callback(lambda done: self._appended(done, event_id))
+        folded = await waiter
+        if folded.void is not None:
+            raise Void(folded.void)
+        return folded
+
+    async def ensure_loaded(self, keys: Sequence[AggregateKey]) -> None:
+        """Bring aggregates into memory, each by one read however many callers want it."""
+        while missing := self.state.missing(keys):
+            waiting = [self._loading[key] for key in missing if key in self._loading]
+            fresh = [key for key in missing if key not in self._loading]
+            if fresh:
+                await self._load_now(fresh)
+            if waiting:
+                await asyncio.wait(waiting)
+            if not waiting:
+                return
+
+    async def caught_up(self) -> None:
+        """Wait until everything that is in the log now has been folded.
+
+        Raises LogUnavailable when that takes longer than CATCH_UP_S_MAX, or the fold has stopped.
+        """
+        ends = {
+            at: end
+            for at, end in (await self._log.end_offsets()).items()
+            if self._is_behind(at, end)
+        }
+        if not ends:
+            return
+        if self.failure is not None:
+            raise LogUnavailable(self.failure)
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._behind.append((ends, waiter))
+        try:
+            await asyncio.wait_for(waiter, CATCH_UP_S_MAX)
+        except TimeoutError:
+            raise LogUnavailable("the fold is behind the log; try again") from None
+
+    def _is_behind(self, at: TopicPartition, end: Offset) -> bool:
+        return at.topic in FOLDED_TOPICS and self.state.next_offsets.get(at, 0) < end
+
+    async def _load_now(self, keys: Sequence[AggregateKey]) -> None:
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._loading.update(dict.fromkeys(keys, done))
+        try:
+            self.state.admit(await self._load(keys))
+        finally:
+            for key in keys:
+                del self._loading[key]
+            done.set_result(None)
+
+    def _appended(self, done: asyncio.Future[Record], event_id: bytes) -> None:
+        if done.cancelled() or done.exception() is not None:
+            _, waiter = self._own.pop(event_id)
+            if not waiter.done():
+                waiter.set_exception(done.exception() or LogUnavailable("the append was cancelled"))
+
+    async def _run(self) -> None:
+        start = {
+            TopicPartition(topic, partition): self.state.next_offsets.get(
+                TopicPartition(topic, partition), Offset(0)
+            )
+            for topic in FOLDED_TOPICS
+            for partition in range(self._log.partitions[topic])
+        }
+        try:
+            async for records in self._log.follow(start):
+                await self._fold(records)
+        except Exception as error:
+            # The edge of this task: an event that cannot be folded is our fault. Stop; skip nothing.
+            self.failure = f"the fold stopped: {error}"
+            _log.critical("the fold stopped", error=str(error), exc_info=True)
+            self._fail_waiters(LogUnavailable(self.failure))
+            return
+        self._fail_waiters(LogUnavailable("the server is shutting down"))
+
+    async def _fold(self, records: Sequence[Record]) -> None:
+        events = [self._event(record) for record in records]
+        foreign = [
+            key
+            for record, event in zip(records, events, strict=True)
+            if (key := _key(event))[0] in EVOLVERS and record.headers[0][1] not in self._own
+        ]
+        if foreign and self.state.missing(foreign):
+            await self.ensure_loaded(foreign)
+        folded = [
+            self.state.fold(record, event) for record, event in zip(records, events, strict=True)
+        ]
+        self._runner.add(folded, {(r.at.topic, r.at.partition): r.offset + 1 for r in records})
+        for record, item in zip(records, folded, strict=True):
+            own = self._own.pop(record.headers[0][1], None)
+            if own is not None and not own[1].done():
+                own[1].set_result(item)
+        self._release()
+        self.state.trim()
+
+    def _event(self, record: Record) -> Event:
+        own = self._own.get(record.headers[0][1])
+        return own[0] if own is not None else self._codec.decode(record.value)
+
+    def _release(self) -> None:
+        if not self._behind:
+            return
+        still = []
+        for ends, waiter in self._behind:
+            if any(self._is_behind(at, end) for at, end in ends.items()):
+                still.append((ends, waiter))
+            elif not waiter.done():
+                waiter.set_result(None)
+        self._behind = still
+
+    def _fail_waiters(self, error: LogUnavailable) -> None:
+        for _, waiter in [*self._own.values(), *self._behind]:
+            if not waiter.done():
+                waiter.set_exception(error)
+        self._own.clear()
+        self._behind.clear()
+
+
+def _key(event: Event) -> AggregateKey:
+    return event.envelope.aggregate_kind, event.envelope.aggregate_id

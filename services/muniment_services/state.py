@@ -1,0 +1,183 @@
+"""Current state: the fold of the log, held in memory as far as decisions need it.
+
+There is one fold. It decides once, for every record, whether the event applies and what its
+aggregate is afterwards; decisions read that state, and projections write it down in batches. The
+catalog (experiments, registered models, principals) is in memory whole; of runs, logged models and
+traces the most recently used are, the others are read back from their documents in the projections.
+
+What always holds: folding the same records in the same order gives the same state, whatever the
+batches; state changes by folding a record and in no other way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from muniment_projections.base import Folded
+from muniment_schemas.envelope import CATALOG, Event
+from muniment_schemas.ids import Offset
+from muniment_services.domain.commands import AggregateKey, State
+from muniment_services.domain.deciders import EVOLVERS, NAMED_KINDS
+from muniment_services.domain.errors import Void
+from muniment_services.log.base import Record, TopicPartition
+
+STATES_IN_MEMORY_MAX = 20_000
+"""Runs, logged models and traces that are kept in memory at most; the least recently used go."""
+
+REQUESTS_REMEMBERED_MAX = 100_000
+"""Idempotency-Keys that are remembered per topic-partition: the newest ones, counted in the log."""
+
+Loader = Callable[[Sequence[AggregateKey]], Mapping[AggregateKey, State]]
+
+
+@dataclass(frozen=True, slots=True)
+class Keyed:
+    """Where the first request with an Idempotency-Key was recorded, and what it asked for."""
+
+    at: TopicPartition
+    offset: Offset
+    request_sha256: bytes
+
+
+@dataclass(slots=True)
+class CurrentState:
+    """The fold's result so far. Not thread-safe: one thread (or event loop) owns it."""
+
+    catalog: dict[AggregateKey, State] = field(default_factory=dict)
+    recent: dict[AggregateKey, State] = field(default_factory=dict)
+    names: dict[tuple[str, str], str] = field(default_factory=dict)
+    requests: dict[TopicPartition, dict[bytes, Keyed]] = field(default_factory=dict)
+    next_offsets: dict[TopicPartition, Offset] = field(default_factory=dict)
+    highest_experiment: int = 0
+
+    def get(self, kind: str, aggregate_id: str) -> State | None:
+        """One aggregate, if it exists and is in memory (the catalog always is)."""
+        key = (kind, aggregate_id)
+        found = self.catalog.get(key)
+        return found if found is not None else self._used(key)
+
+    def named(self, kind: str, name: str) -> State | None:
+        """The holder of a unique name."""
+        aggregate_id = self.names.get((kind, name))
+        return None if aggregate_id is None else self.catalog[(kind, aggregate_id)]
+
+    def of_kind(self, kind: str) -> Iterable[State]:
+        """All catalog aggregates of one kind."""
+        return (state for key, state in self.catalog.items() if key[0] == kind)
+
+    def next_experiment_id(self) -> str:
+        """The smallest number above all experiment ids in use."""
+        return str(self.highest_experiment + 1)
+
+    def keyed(self, key_sha256: bytes) -> Keyed | None:
+        """The first request that carried an Idempotency-Key, if it is still remembered."""
+        for window in self.requests.values():
+            found = window.get(key_sha256)
+            if found is not None:
+                return found
+        return None
+
+    def missing(self, keys: Iterable[AggregateKey]) -> list[AggregateKey]:
+        """Those of `keys` that have to be loaded before they can be looked up or folded."""
+        return [
+            key for key in dict.fromkeys(keys) if key not in self.recent and key not in self.catalog
+        ]
+
+    def admit(self, states: Mapping[AggregateKey, State]) -> None:
+        """Put loaded states into memory, unless a newer one is there already."""
+        for key, state in states.items():
+            self.recent.setdefault(key, state)
+
+    def restore(self, states: Mapping[AggregateKey, State]) -> None:
+        """Put catalog states into an empty memory, as projections have kept them."""
+        for key, state in states.items():
+            self._put_catalog(key, None, state)
+
+    def fold(self, record: Record, event: Event) -> Folded:
+        """Take in the next record of its topic-partition."""
+        expected = self.next_offsets.get(record.at, Offset(0))
+        assert record.offset == expected, f"{record.at}@{record.offset} after {expected}"
+        self.next_offsets[record.at] = Offset(record.offset + 1)
+        key = (event.envelope.aggregate_kind, event.envelope.aggregate_id)
+        before = self.get(*key)
+        try:
+            self._check_repeat(record, event)
+            after = self._applied(key, before, event)
+            void = None
+        except Void as reason:
+            after, void = before, reason.reason
+        return Folded(record.at.topic, record.at.partition, record.offset, event, void, after)
+
+    def preview(self, event: Event) -> State | None:
+        """What the event would make of its aggregate now. Raises Void. Changes nothing."""
+        key = (event.envelope.aggregate_kind, event.envelope.aggregate_id)
+        return self._evolved(key, self.get(*key), event)
+
+    def trim(self) -> None:
+        """Forget the least recently used aggregates beyond the limit."""
+        while len(self.recent) > STATES_IN_MEMORY_MAX:
+            del self.recent[next(iter(self.recent))]
+
+    def _used(self, key: AggregateKey) -> State | None:
+        state = self.recent.pop(key, None)
+        if state is not None:
+            self.recent[key] = state
+        return state
+
+    def _evolved(self, key: AggregateKey, before: State | None, event: Event) -> State | None:
+        expected = event.envelope.expected_version
+        if expected is not None and expected != (before.version if before is not None else 0):
+            raise Void("another event of the same history came first")
+        evolve = EVOLVERS.get(key[0])
+        after = evolve(before, event) if evolve is not None else None
+        name = getattr(after, "name", None)
+        if key[0] in NAMED_KINDS and name is not None:
+            holder = self.names.get((key[0], name))
+            if holder is not None and holder != key[1]:
+                raise Void(f"the name {name!r} is taken")
+        return after
+
+    def _applied(self, key: AggregateKey, before: State | None, event: Event) -> State | None:
+        after = self._evolved(key, before, event)
+        if event.TOPIC == CATALOG:
+            self._put_catalog(key, before, after)
+        elif after is None:
+            self.recent.pop(key, None)
+        else:
+            self.recent[key] = after
+        return after
+
+    def _put_catalog(self, key: AggregateKey, before: State | None, after: State | None) -> None:
+        kind, aggregate_id = key
+        if kind in NAMED_KINDS:
+            old, new = getattr(before, "name", None), getattr(after, "name", None)
+            if old is not None and old != new:
+                del self.names[(kind, old)]
+            if new is not None:
+                self.names[(kind, new)] = aggregate_id
+        if after is None:
+            self.catalog.pop(key, None)
+        else:
+            self.catalog[key] = after
+        if kind == "experiment":
+            self.highest_experiment = max(self.highest_experiment, int(aggregate_id))
+
+    def _check_repeat(self, record: Record, event: Event) -> None:
+        idempotency = event.envelope.idempotency
+        if idempotency is None:
+            return
+        window = self.requests.setdefault(record.at, {})
+        if idempotency.key_sha256 in window:
+            raise Void("a repeat of a request that was already recorded")
+        self.remember(
+            idempotency.key_sha256,
+            Keyed(record.at, record.offset, idempotency.request_sha256),
+        )
+
+    def remember(self, key_sha256: bytes, keyed: Keyed) -> None:
+        """Note a keyed request; the oldest of its topic-partition is forgotten over the limit."""
+        window = self.requests.setdefault(keyed.at, {})
+        window[key_sha256] = keyed
+        if len(window) > REQUESTS_REMEMBERED_MAX:
+            del window[next(iter(window))]
