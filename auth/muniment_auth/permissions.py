@@ -1,4 +1,4 @@
-"""Permissions: a verb on a kind of resource. Every route names one; grants and roles bundle them."""
+"""Permissions: a verb on a kind of resource. Every route names one; roles bundle them."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ Point i is `keys[key_index[i]], value[i], timestamp_ms[i], step[i]`, little-endi
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -40,25 +41,21 @@ def pack(
 ) -> MetricColumns:
     """Points (four sequences of one length, at most 65,535) as an event's columns.
 
-    contexts: empty, or one per point.
+    contexts: empty, or one per point. Raises struct.error when an integer is over 64 bits.
     """
+    count = len(names)
     index = {name: place for place, name in enumerate(dict.fromkeys(names))}
-    distinct = {c: place for place, c in enumerate(dict.fromkeys(contexts)) if c is not None}
-    if None in contexts:
-        distinct = {c: place for place, c in enumerate(distinct)}
+    distinct = {c: place for place, c in enumerate(c for c in dict.fromkeys(contexts) if c)}
+    places = [NO_CONTEXT if c is None else distinct[c] for c in contexts] if distinct else ()
     return MetricColumns(
-        count=len(names),
+        count=count,
         keys=tuple(index),
-        key_index=np.array([index[name] for name in names], "<u2").tobytes(),
-        value=np.array(value, "<f8").tobytes(),
-        timestamp_ms=np.array(timestamp_ms, "<i8").tobytes(),
-        step=np.array(step, "<i8").tobytes(),
+        key_index=struct.pack(f"<{count}H", *[index[name] for name in names]),
+        value=struct.pack(f"<{count}d", *value),
+        timestamp_ms=struct.pack(f"<{count}q", *timestamp_ms),
+        step=struct.pack(f"<{count}q", *step),
         contexts=tuple(distinct),
-        context_index=np.array(
-            [NO_CONTEXT if c is None else distinct[c] for c in contexts], "<u2"
-        ).tobytes()
-        if distinct
-        else b"",
+        context_index=struct.pack(f"<{len(places)}H", *places),
     )
 
 

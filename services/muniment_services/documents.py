@@ -1,19 +1,21 @@
 """Aggregates' states read back from the documents that projections keep.
 
-The database is a cache of the fold, so its documents are the fold's own states; reading them back is
-what makes a start quick and memory bounded.
+The database is a cache of the fold, so its documents are the fold's own states; reading them back
+is what makes a start quick and memory bounded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
+from muniment_projections.runs.reader import find_documents as find_runs
 
 from muniment_projections.base import Connection
+from muniment_projections.catalog import apply as catalog
 from muniment_projections.experiments import tables as experiments
 from muniment_projections.requests.apply import NEWEST
-from muniment_projections.runs.reader import find_documents as find_runs
 from muniment_projections.store import Store
 from muniment_schemas.ids import Offset
 from muniment_services.domain.commands import AggregateKey, State
@@ -21,7 +23,11 @@ from muniment_services.domain.deciders import STATES
 from muniment_services.log.base import TopicPartition
 from muniment_services.state import REQUESTS_REMEMBERED_MAX, CurrentState, Keyed
 
-CATALOG_DOCUMENTS: Mapping[str, str] = {"experiment": experiments.DOCUMENTS}
+CATALOG_DOCUMENTS: Mapping[str, str] = {
+    "principal": catalog.PRINCIPALS,
+    "schema": catalog.SCHEMAS,
+    "experiment": experiments.DOCUMENTS,
+}
 """Catalog kind to the SQL that gives (id, document) of all its aggregates."""
 
 FINDERS = {"run": find_runs}
@@ -51,10 +57,11 @@ def current_state(store: Store) -> CurrentState:
         {TopicPartition(*at): Offset(offset) for at, offset in store.checkpoints.items()}
     )
     for kind, sql in CATALOG_DOCUMENTS.items():
-        rows: Iterable[tuple[str, bytes]] = store.read(lambda c, sql=sql: c.execute(sql).fetchall())
-        state.restore({(kind, i): parse(kind, doc) for i, doc in rows})
-    for topic, partition, offset, key, request in store.read(
-        lambda c: c.execute(NEWEST, [REQUESTS_REMEMBERED_MAX]).fetchall()
-    ):
+        state.restore({(kind, i): parse(kind, doc) for i, doc in _rows(store, sql)})
+    for topic, partition, offset, key, request in _rows(store, NEWEST, REQUESTS_REMEMBERED_MAX):
         state.remember(key, Keyed(TopicPartition(topic, partition), Offset(offset), request))
     return state
+
+
+def _rows(store: Store, sql: str, *values: int) -> list[tuple[Any, ...]]:
+    return store.read(lambda connection: connection.execute(sql, list(values)).fetchall())

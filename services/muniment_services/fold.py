@@ -139,8 +139,8 @@ class Fold:
         try:
             async for records in self._log.follow(start):
                 await self._fold(records)
-        except Exception as error:
-            # The edge of this task: an event that cannot be folded is our fault. Stop; skip nothing.
+        except Exception as error:  # noqa: BLE001
+            # The edge of this task: an event that cannot be folded is our fault. Stop, do not skip.
             self.failure = f"the fold stopped: {error}"
             _log.critical("the fold stopped", error=str(error), exc_info=True)
             self._fail_waiters(LogUnavailable(self.failure))
@@ -183,9 +183,12 @@ class Fold:
         self._behind = still
 
     def _fail_waiters(self, error: LogUnavailable) -> None:
-        for _, waiter in [*self._own.values(), *self._behind]:
-            if not waiter.done():
-                waiter.set_exception(error)
+        for _, written in self._own.values():
+            if not written.done():
+                written.set_exception(error)
+        for _, folded in self._behind:
+            if not folded.done():
+                folded.set_exception(error)
         self._own.clear()
         self._behind.clear()
 

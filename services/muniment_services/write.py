@@ -1,9 +1,9 @@
 """The write path: current state, decision, append, fold, answer.
 
-**Accepted means**: `submit` returns after the command's one record is durable in the log and has been
-folded. What it returns is then true on this server and will be on every other. A command that loses
-a race (its event was void) is decided again on the new state, so that the loser hears what MLflow
-would have said.
+**Accepted means**: `submit` returns after the command's one record is durable in the log and has
+been folded. What it returns is then true on this server and will be on every other. A command that
+loses a race (its event was void) is decided again on the new state, so that the loser hears what
+MLflow would have said.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Contended(LogError):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a command led to: the event that was recorded (None: nothing to do) and its aggregate."""
+    """What a command led to: the event that was recorded (None: nothing to do), its aggregate."""
 
     event: Event | None
     after: State | None
@@ -185,7 +185,7 @@ class Writer:
 def record_of(event: Event, codec: Codec, log: EventLog) -> NewRecord:
     """An event as the record that keeps it: Avro value, aggregate's key, CloudEvents headers.
 
-    Artifacts are kept with the run or model that they belong to, so that its history is in one place.
+    Artifacts are kept with the run or model that they belong to, so that its history is one.
     Source: CloudEvents 1.0, Kafka protocol binding (binary mode).
     """
     envelope = event.envelope

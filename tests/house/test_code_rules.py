@@ -7,7 +7,10 @@ import pytest
 from house.sources import CODE_FOLDERS, Source, dotted, parse, sources
 
 # path -> why everything must be caught there: the edge of a process, thread or task.
-PROCESS_EDGES: dict[str, str] = {}
+PROCESS_EDGES: dict[str, str] = {
+    "services/muniment_services/api/gateway.py": "every request is answered in MLflow's shape",
+    "services/muniment_services/fold.py": "the fold's task: its failure stops it and is told",
+}
 
 # The command line talks to a person.
 PRINTERS = ("services/muniment_services/__main__.py", "services/muniment_services/cli/")

@@ -2,8 +2,8 @@
 
 The starting points share the clauses: `mlflow`, the flat list of comparisons that MLflow's clients
 may write; `query`, the same with OR, NOT and parentheses; `order`, one order_by item; and `words`,
-which accepts any text and serves to say what was wrong. MLflow reads filters with sqlparse: the forms
-of names, strings and numbers below are those that sqlparse tells apart.
+which accepts any text and serves to say what was wrong. MLflow reads filters with sqlparse: the
+forms of names, strings and numbers below are those that sqlparse tells apart.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ conjunction: negation (_AND negation)*
          | clause
 
 clause: NAME OPERATOR value
-      | NAME _IN list -> among
-      | NAME _NOT _IN list -> not_among
+      | NAME _IN elements -> among
+      | NAME _NOT _IN elements -> not_among
       | NAME _IS NULL -> missing
       | NAME _IS NOT_NULL -> present
-?value: STRING | NAME | NUMBER | NULL | list
-list: "(" [item ("," item)* TRAILING?] ")"
+?value: STRING | NAME | NUMBER | NULL | elements
+elements: "(" [item ("," item)* TRAILING?] ")"
 ?item: STRING | NAME | NUMBER
 
 order: NAME NAME?
@@ -60,7 +60,8 @@ NULL.5: /NULL\b(?!\s*\.)/i
 OPERATOR.6: /[<>=~!]+|(NOT\s+)?(LIKE|ILIKE|RLIKE)\b(?!\s*\.)/i
 NUMBER.4: /-?\d+(\.\d+)?E-?\d+(?!\w)|-?(\d+\.\d*|\.\d+|\d+)(?![\w.])/i
 STRING.3: /'(''|\\'|[^'])*'/
-NAME.2: /(`(``|[^`])*`|"(""|[\\]["]|[^"])*"|[^\W\d]\w*)(\s*\.(`(``|[^`])*`|"(""|[\\]["]|[^"])*"|\s*\w+))*/
+_QUOTED: /`(``|[^`])*`|"(""|[\\]["]|[^"])*"/
+NAME.2: (_QUOTED | /[^\W\d]\w*/) (/\s*\./ (_QUOTED | /\s*\w+/))*
 COMMENT.7: /(--|\#\ )[^\r\n]*/
 TRAILING.1: /,(?=\s*\))/
 OTHER.-5: /\S/
@@ -98,7 +99,7 @@ class _TreeBuilder(Transformer[Token, Expression]):
     def present(self, parts: list[Any]) -> Clause:
         return Clause(str(parts[0]), "IS NOT NULL", None)
 
-    def list(self, parts: list[Any]) -> Constant:
+    def elements(self, parts: list[Any]) -> Constant:
         items = tuple(_constant(part) for part in parts if part.type != "TRAILING")
         comma = "," if len(items) < len(parts) else ""
         return Constant("list", f"({', '.join(item.text for item in items)}{comma})", items)
@@ -121,7 +122,7 @@ def _words(text: str) -> list[Word]:
     return [Word(token.type, str(token), token.start_pos or 0) for token in tokens]
 
 
-def parse_filter(text: str, refused: Callable[[Sequence[str]], str]) -> tuple[Clause, ...]:
+def parse_filter(text: str, refused: Callable[[str, Sequence[str]], str]) -> tuple[Clause, ...]:
     """What an MLflow client wrote, as the comparisons that must all hold; "" gives none.
 
     refused: MLflow's message for the pieces of the text that are no comparison (it differs by

@@ -2,8 +2,8 @@
 
 A sort key becomes two columns. Its class says whether there is a value (0), NaN (1) or nothing (2)
 and always ascends, so that what is missing comes last in both directions; its value is NULL unless
-the class is 0. A page token holds those columns of a page's last row, and the next page is what sorts
-strictly after them: rows that arrive in between change neither side of the cursor.
+the class is 0. A page token holds those columns of a page's last row, and the next page is what
+sorts strictly after them: rows that arrive in between change neither side of the cursor.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from muniment_projections.search.errors import PageTokenInvalid
-from muniment_projections.search.predicate import Bound, Predicate, any_of
+from muniment_projections.search.predicate import TRUE, Bound, Predicate, any_of
 
 PRESENT, NAN, MISSING = 0, 1, 2
 
@@ -93,9 +93,14 @@ def order_sql(keys: Sequence[SortKey]) -> str:
 
 
 def after(keys: Sequence[SortKey], cursor: Cursor) -> Predicate:
-    """The condition, over the class columns, that a row sorts strictly after the cursor."""
+    """The condition, over the class columns, that a row sorts strictly after the cursor.
+
+    An empty cursor stands before all rows.
+    """
+    if not cursor:
+        return TRUE
     alternatives: list[Predicate] = []
-    same = Predicate("TRUE")
+    same = TRUE
     for place, (key, (found, value)) in enumerate(zip(keys, cursor, strict=True)):
         alternatives += [_also(same, later) for later in _later(key, place, found, value)]
         same = _also(same, _same(key, place, found, value))
@@ -103,7 +108,7 @@ def after(keys: Sequence[SortKey], cursor: Cursor) -> Predicate:
 
 
 def _also(same: Predicate, more: Predicate) -> Predicate:
-    if same.sql == "TRUE":
+    if same == TRUE:
         return more
     return Predicate(f"{same.sql} AND {more.sql}", same.parameters + more.parameters)
 
@@ -141,8 +146,8 @@ def encode(cursor: Cursor, made_for: str) -> str:
 def decode(token: str, keys: Sequence[SortKey], made_for: str) -> Cursor:
     """The cursor in a token.
 
-    Raises PageTokenInvalid: with MLflow's messages when it does not decode, and when it was made for
-    another search or does not fit its sort keys.
+    Raises PageTokenInvalid: with MLflow's messages when it does not decode, and when it was made
+    for another search or does not fit its sort keys.
     """
     if len(token) > TOKEN_CHARACTERS_MAX:
         raise PageTokenInvalid("Invalid page token, could not base64-decode")
@@ -158,9 +163,12 @@ def decode(token: str, keys: Sequence[SortKey], made_for: str) -> Cursor:
         raise PageTokenInvalid(f"Invalid page token, parsed value={parsed}")
     if parsed.get("for") != made_for:
         raise PageTokenInvalid(
-            "Invalid page token: it was made for another filter, order or scope; search from the start."
+            "Invalid page token: it was made for another filter, order or scope. "
+            "Search without a token first."
         )
     cursor = tuple(_entry(entry) for entry in parsed["after"])
+    if not cursor:
+        return cursor
     if len(cursor) != len(keys) or not all(map(_fits, keys, cursor)):
         raise PageTokenInvalid(f"Invalid page token, parsed value={parsed}")
     return cursor

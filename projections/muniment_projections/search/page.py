@@ -5,7 +5,9 @@ Rows are sorted as narrow columns; only the page's own documents are read, by ro
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import duckdb
 
@@ -13,19 +15,22 @@ from muniment_projections.base import Connection
 from muniment_projections.search import keyset
 from muniment_projections.search.entities.base import Entity
 from muniment_projections.search.errors import SearchError
-from muniment_projections.search.predicate import TRUE, Bound, Predicate, all_of
+from muniment_projections.search.predicate import TRUE, Predicate, all_of
 from muniment_projections.search.sql import Compiled, compile_search
 
 MAX_RESULTS_DEFAULT = 1000
+
+Row = tuple[Any, ...]
+"""A row as DuckDB gives it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
     """What is asked for.
 
-    max_results: rows of a page at most; the endpoint has checked its limits. scope: what the request
-    narrows to, over alias `t`. context: names the scope in page tokens. visible: the rows that the
-    caller may see, over alias `t`.
+    max_results: rows of a page at most; the endpoint has checked its limits. scope: what the
+    request narrows to, over alias `t`. context: names the scope in page tokens. visible: the rows
+    that the caller may see, over alias `t`.
     """
 
     filter: str = ""
@@ -39,7 +44,7 @@ class Search:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Documents in order; per document the entity's extra columns; a token unless it is the last."""
+    """Documents in order, the entity's extra columns of each, a token unless it is the last."""
 
     documents: list[bytes]
     extra: list[tuple[object, ...]]
@@ -85,15 +90,19 @@ SELECT {", ".join([*columns, *extra_names, "stored.document"])}
 FROM page JOIN {entity.table} AS stored ON stored.rowid = page.place ORDER BY {order}
 """
     limit = max(wanted.max_results, 0) + 1
-    return Predicate(
-        text, (*raw.parameters, *where.parameters, *compiled.cursor.parameters, limit)
-    )
+    return Predicate(text, (*raw.parameters, *where.parameters, *compiled.cursor.parameters, limit))
 
 
-Row = tuple[object, ...]
+def _token(compiled: Compiled, kept: Sequence[Row], given: str | None) -> str:
+    """The token behind a page; an empty page (max_results 0) gives its own place again."""
+    if not kept:
+        return given or keyset.encode((), compiled.made_for)
+    row = kept[-1]
+    cursor = tuple((row[2 * place], row[2 * place + 1]) for place in range(len(compiled.keys)))
+    return keyset.encode(cursor, compiled.made_for)
 
 
-def _fetched(connection: Connection, query: Predicate) -> list[tuple[Bound | bytes, ...]]:
+def _fetched(connection: Connection, query: Predicate) -> list[Row]:
     try:
         return connection.execute(query.sql, list(query.parameters)).fetchall()
     except duckdb.InvalidInputException as e:

@@ -37,7 +37,7 @@ class Word:
 
 
 def salvage(
-    text: str, words: Sequence[Word], refused: Callable[[Sequence[str]], str]
+    text: str, words: Sequence[Word], refused: Callable[[str, Sequence[str]], str]
 ) -> tuple[Clause, ...]:
     """The comparisons of a filter that the grammar refused; mostly raises SearchError.
 
@@ -57,7 +57,7 @@ def salvage(
             invalid.append(pieces[at].text)
         at += taken or 1
     if invalid:
-        raise SearchError(refused(invalid))
+        raise SearchError(refused(text, invalid))
     _refuse_left_sides(pieces)
     return tuple(clause for clause in clauses if clause is not None)
 
@@ -80,7 +80,11 @@ def _groups(text: str, words: Sequence[Word]) -> list[Word]:
         found.append(word)
         if word.form == "RPAR" and opened:
             first = opened.pop()
-            if first and found[first - 1].form == "NAME" and found[first - 1].end == found[first].start:
+            if (
+                first
+                and found[first - 1].form == "NAME"
+                and found[first - 1].end == found[first].start
+            ):
                 first -= 1
             start = found[first].start
             found[first:] = [Word("GROUP", text[start : word.end], start)]
@@ -106,7 +110,12 @@ def _operations(text: str, words: Sequence[Word]) -> list[Word]:
 def _clause_at(pieces: Sequence[Word], at: int) -> tuple[Clause | None, int]:
     """The comparison that begins at a place, and how many pieces it takes (0: none begins)."""
     forms = [piece.form for piece in pieces[at : at + 4]]
-    if len(forms) >= 3 and forms[0] in _OPERANDS and forms[1] == "OPERATOR" and forms[2] in _OPERANDS:
+    if (
+        len(forms) >= 3
+        and forms[0] in _OPERANDS
+        and forms[1] == "OPERATOR"
+        and forms[2] in _OPERANDS
+    ):
         right = pieces[at + 2]
         operator = " ".join(pieces[at + 1].text.split())
         constant = Constant(_FORMS.get(right.form, "other"), right.text)

@@ -17,8 +17,8 @@ from muniment_projections.search.tree import And, Clause, Comparison, Expression
 class Compiled:
     """A search, ready for its statement.
 
-    where: the filter over the entity's source. keys: what it sorts by. cursor: that a row comes after
-    the page token's, over the key columns. made_for: the digest that the next token carries.
+    where: the filter over the entity's source. keys: what it sorts by. cursor: that a row comes
+    after the page token's, over the key columns. made_for: the digest that the next token carries.
     """
 
     where: Predicate

@@ -94,7 +94,7 @@ def internal(request_id: str) -> ErrorAnswer:
     """The answer to a fault of ours: nothing of it is shown but the request id to look for."""
     return _answer(
         "INTERNAL_ERROR",
-        f"The server failed on this request. Its log has the details under request id {request_id}.",
+        f"The server failed on this request. Its log says why, under request id {request_id}.",
     )
 
 

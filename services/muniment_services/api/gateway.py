@@ -1,8 +1,8 @@
 """The door: one ASGI application that every request passes.
 
-In this order: find the route, check Host and Origin, ask the policy, read the body within its limit,
-call the handler, map errors. Paths that are not ours go on to the FastAPI application, under the same
-checks. Nothing is answered without having passed here.
+In this order: check Host and Origin, find the route, ask the policy, read the body within its
+limit, call the handler, map errors. Paths that are not ours go on to the FastAPI application, under
+the same checks. Nothing is answered without having passed here.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Gateway:
             await self._serve(scope, receive, send, request_id)
         except Disconnected:
             return
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             # The edge of the process: whatever happens, the client gets MLflow's error shape.
             answer = expected(error)
             if answer is None:

@@ -1,8 +1,8 @@
 """Host and Origin checks: a web page must not be able to use the server behind its user's back.
 
-A page can make a browser send requests to a loopback server (DNS rebinding, cross-site forms). So the
-Host header must be a name that the server is known by, and a write that carries an Origin must come
-from such a host too. Source: MLflow 3.17 security middleware (403 in both cases).
+A page can make a browser send requests to a loopback server (DNS rebinding, cross-site forms). So
+the Host header must be a name that the server is known by, and a write that carries an Origin must
+come from such a host too. Source: MLflow 3.17 security middleware (403 in both cases).
 """
 
 from __future__ import annotations

@@ -196,7 +196,7 @@ def _double(raw: Any) -> float:
     try:
         return float(raw)
     except OverflowError:
-        return math.inf if raw > 0 else -math.inf
+        return math.inf if str(raw)[0] != "-" else -math.inf
     except ValueError:
         raise _Mismatch from None
 

@@ -81,7 +81,7 @@ class Route:
 def mlflow(
     method: str, path: str, permission: Permission, handler: Handler, version: str = "2.0"
 ) -> tuple[Route, ...]:
-    """A route of MLflow's REST API with its `/ajax-api` twin. path: what stands behind `mlflow/`."""
+    """A route of MLflow's REST API with its `/ajax-api` twin. path: what follows `mlflow/`."""
     return tuple(
         Route(method, f"/{root}/{version}/mlflow/{path}", permission, handler)
         for root in ("api", "ajax-api")

@@ -1,6 +1,6 @@
 """States to MLflow's JSON: the one place that knows MLflow's field names.
 
-Integers stay numbers, enums are names, unset fields are left out, empty texts that were set are kept.
+Integers stay numbers, enums are names, unset fields are left out, empty texts that were set stay.
 Source: MLflow 3.17 REST API; answers of its server.
 """
 
@@ -124,7 +124,9 @@ def _run_inputs(state: Run) -> Json:
 def _run_outputs(state: Run) -> Json:
     if not state.model_outputs:
         return {}
-    return {"model_outputs": [{"model_id": m.model_id, "step": m.step} for m in state.model_outputs]}
+    return {
+        "model_outputs": [{"model_id": m.model_id, "step": m.step} for m in state.model_outputs]
+    }
 
 
 def page(name: str, items: Iterable[Json], next_page_token: str | None) -> bytes:

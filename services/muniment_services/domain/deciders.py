@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from muniment_schemas.envelope import Event
-from muniment_services.domain import experiment, run, run_data, run_life
+from muniment_services.domain import experiment, principal, run, run_data, run_life, schema
 from muniment_services.domain.commands import Command, Context, State, World
 
 Decide = Callable[[World, Any, Context], Event | None]
@@ -18,6 +18,8 @@ Evolve = Callable[[Any, Event], State | None]
 
 DECIDERS: Mapping[type[Command], Decide] = MappingProxyType(
     {
+        principal.RegisterPrincipal: principal.register,
+        schema.PublishSchema: schema.publish,
         experiment.CreateExperiment: experiment.create,
         experiment.RenameExperiment: experiment.rename,
         experiment.DeleteExperiment: experiment.delete,
@@ -38,6 +40,8 @@ DECIDERS: Mapping[type[Command], Decide] = MappingProxyType(
 EVOLVERS: Mapping[str, Evolve] = MappingProxyType(
     {
         experiment.KIND: experiment.evolve,
+        principal.KIND: principal.evolve,
+        schema.KIND: schema.evolve,
         run.KIND: run.evolve,
     }
 )
@@ -46,6 +50,8 @@ EVOLVERS: Mapping[str, Evolve] = MappingProxyType(
 STATES: Mapping[str, type[State]] = MappingProxyType(
     {
         experiment.KIND: experiment.Experiment,
+        principal.KIND: principal.PrincipalState,
+        schema.KIND: schema.PublishedSchema,
         run.KIND: run.Run,
     }
 )

@@ -1,7 +1,7 @@
 """What all searchable entities have in common: MLflow's rules for names, values and comparators.
 
-An entity is a table of names and columns with the few methods in which MLflow's endpoints differ; the
-methods below are the rules of runs, on which upstream's other endpoints are built.
+An entity is a table of names and columns with the few methods in which MLflow's endpoints differ;
+the methods below are the rules of runs, on which upstream's other endpoints are built.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from muniment_projections.search.errors import SearchError
-from muniment_projections.search.keyset import SortKey
 from muniment_projections.search.grammar import parse_order
+from muniment_projections.search.keyset import DOUBLE_MAX, SortKey
 from muniment_projections.search.predicate import TRUE, Predicate
 from muniment_projections.search.refusals import LIST_ILL_FORMED
 from muniment_projections.search.tree import Clause, Comparison, Constant, Field, Order, Value
@@ -101,15 +101,15 @@ class Attribute:
     nullable: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Entity:
     """One searchable thing.
 
-    table: holds `document`; source: what stands after FROM, the table as `t`.
-    identifiers: the prefixes of names, to kinds. attributes, orderable: keys to columns.
-    maps: kind to the MAP column that holds its keys. lists: attributes that take IN, None for all.
-    order_default: when no order is given. tie_breakers: (attribute, ascending), appended unless named.
-    extra: SQL expressions that a page returns beside each document.
+    table: holds `document`; source: what stands after FROM, the table as `t`. identifiers: the
+    prefixes of names, to kinds. attributes, orderable: keys to columns. maps: kind to the MAP
+    column that holds its keys. lists: attributes that take IN, None for all. order_default: when no
+    order is given. tie_breakers: (attribute, ascending), appended unless named. extra: SQL
+    expressions that a page returns beside each document.
     """
 
     name: str
@@ -127,12 +127,14 @@ class Entity:
     key_aliases: Mapping[str, str] = field(default_factory=dict)
 
     tag_comparators: ClassVar[Names] = PATTERNS | EXISTENCE
+    orderable_kinds: ClassVar[tuple[str, ...]] = ("attribute", "metric", "parameter", "tag")
 
     # Reading clauses
 
-    def refused(self, pieces: Sequence[str]) -> str:
-        """The message for pieces of a filter that are no comparisons."""
-        return f"Invalid clause(s) in filter string: {', '.join(f"'{p}'" for p in pieces)}"
+    def refused(self, text: str, pieces: Sequence[str]) -> str:
+        """The message for the pieces of a filter that are no comparisons."""
+        shown_pieces = ", ".join(f"'{piece}'" for piece in pieces)
+        return f"Invalid clause(s) in filter string: {shown_pieces}"
 
     def read(self, clause: Clause) -> Comparison:
         """A clause with its names resolved and its value converted.
@@ -189,9 +191,7 @@ class Entity:
     def metric_value(self, constant: Constant) -> float:
         """Metrics are compared with numbers."""
         if constant.form != "number":
-            raise SearchError(
-                f"Expected numeric value type for metric. Found {constant.text}"
-            )
+            raise SearchError(f"Expected numeric value type for metric. Found {constant.text}")
         return float(constant.text)
 
     def quoted_value(self, kind: str, constant: Constant) -> str:
@@ -303,7 +303,7 @@ class Entity:
         """One order_by item, resolved."""
         text, ascending = parse_order(item)
         found = self.identify(text, self.orderable)
-        if found.kind not in ("attribute", "metric", "parameter", "tag"):
+        if found.kind not in self.orderable_kinds:
             raise SearchError(f"Invalid identifier type '{found.kind}'")
         return Order(found, ascending)
 
@@ -354,14 +354,11 @@ def compare(left: Predicate, operator: str, value: Value) -> Predicate:
     return Predicate(f"{left.sql} {_SQL_OPERATORS[operator]} ?", (*left.parameters, value))
 
 
-DOUBLE_MAX = 1.7976931348623157e308
-
-
 def metric_condition(metric: Predicate, operator: str, value: float) -> Predicate:
     """A metric compared with a number: NaN differs from all numbers, and is in no other relation.
 
-    Infinite metrics compare as the largest double. DuckDB sorts NaN above all numbers and infinities
-    beyond the largest, so that only two cases need more than a plain comparison.
+    Infinite metrics compare as the largest double. DuckDB sorts NaN above all numbers and
+    infinities beyond the largest, so that only two cases need more than a plain comparison.
     """
     left = metric
     if abs(value) >= DOUBLE_MAX:

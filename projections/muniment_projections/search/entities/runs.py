@@ -13,13 +13,13 @@ from muniment_projections.search.entities.base import (
     Attribute,
     Entity,
     Names,
+    compare,
     shown,
     string,
     strings,
 )
 from muniment_projections.search.errors import SearchError
 from muniment_projections.search.predicate import Predicate
-from muniment_projections.search.entities.base import compare
 from muniment_projections.search.tree import Comparison, Constant, Field, Value
 
 LIFECYCLE = (

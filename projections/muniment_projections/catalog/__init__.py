@@ -1,0 +1,1 @@
+"""Catalog aggregates that nobody searches: principals and published schemas."""

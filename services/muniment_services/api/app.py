@@ -1,0 +1,61 @@
+"""The application: all routes in one table, behind one gateway, with FastAPI for what is left."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import HTTPException
+from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.responses import Response
+
+from muniment_auth.principal import Principal
+from muniment_services.api import experiments, metrics, run_data, runs, server
+from muniment_services.api.errors import ApiError, expected
+from muniment_services.api.gateway import Gateway
+from muniment_services.api.hosts import HostCheck
+from muniment_services.api.routes import Route, RouteTable
+from muniment_services.api.services import Services
+
+ROUTES: tuple[Route, ...] = (
+    *server.ROUTES,
+    *experiments.ROUTES,
+    *runs.ROUTES,
+    *run_data.ROUTES,
+    *metrics.ROUTES,
+)
+"""Every route that is served, each with the permission that it needs."""
+
+Lifespan = Callable[[], AbstractAsyncContextManager[Services]]
+
+
+def build(lifespan: Lifespan, hosts: HostCheck, principal: Principal) -> Gateway:
+    """The ASGI application. lifespan: starts everything, yields it, and stops it again."""
+
+    @asynccontextmanager
+    async def run(_: FastAPI) -> AsyncIterator[None]:
+        async with lifespan() as services:
+            gateway.services = services
+            try:
+                yield
+            finally:
+                gateway.services = None
+
+    rest = FastAPI(lifespan=run, title="muniment", docs_url=None, redoc_url=None, openapi_url=None)
+    rest.add_exception_handler(StarletteHTTPException, _unknown)
+    rest.add_exception_handler(HTTPException, _unknown)
+    gateway = Gateway(RouteTable(ROUTES), hosts, principal, rest)
+    return gateway
+
+
+async def _unknown(request: Request, _: Exception) -> Response:
+    answer = expected(
+        ApiError(
+            "ENDPOINT_NOT_FOUND",
+            f"No API found for '{request.method} {request.url.path}'. muniment serves MLflow's "
+            "tracking and registry API; this part of it is not served.",
+        )
+    )
+    assert answer is not None
+    return Response(answer.body, answer.status, media_type="application/json")

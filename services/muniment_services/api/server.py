@@ -1,0 +1,56 @@
+"""What the server says of itself: health, readiness, version, capabilities."""
+
+from __future__ import annotations
+
+from muniment_auth.permissions import Permission as P
+from muniment_services.api import wire
+from muniment_services.api.errors import ApiError
+from muniment_services.api.routes import Answer, Call, Route, mlflow
+
+MLFLOW_VERSION = "3.17.2"
+"""The MLflow release whose REST API is served; clients compare it with their own."""
+
+_SERVER_INFO = {
+    "store_type": "SqlStore",
+    "workspaces_enabled": False,
+    "trace_archival_enabled": False,
+    "multipart_uploads_enabled": False,
+    "multipart_downloads_enabled": False,
+    "presigned_upload_run_id_supported": False,
+    "presigned_upload_model_id_supported": False,
+    "features_enabled": {"gateway": False},
+}
+
+
+async def health(_: Call) -> Answer:
+    """GET /health: the process answers."""
+    return Answer(b"OK", content_type="text/plain; charset=utf-8")
+
+
+async def ready(call: Call) -> bytes:
+    """GET /readyz: the log can be read and projections are not failing; 503 otherwise."""
+    services = call.services
+    problem = services.fold.failure or services.runner.failure
+    if problem is not None:
+        raise ApiError("TEMPORARILY_UNAVAILABLE", problem, ((b"retry-after", b"5"),))
+    await services.fold.caught_up()
+    return wire.encode({"status": "ready", "projection_backlog_events": services.runner.backlog})
+
+
+async def version(_: Call) -> Answer:
+    """GET /version: the MLflow version that clients should expect."""
+    return Answer(MLFLOW_VERSION.encode(), content_type="text/plain; charset=utf-8")
+
+
+async def server_info(_: Call) -> bytes:
+    """GET server-info: what the client may use."""
+    return wire.encode(_SERVER_INFO)
+
+
+ROUTES = (
+    Route("GET", "/health", P.PUBLIC, health),
+    Route("GET", "/healthz", P.PUBLIC, health),
+    Route("GET", "/readyz", P.PUBLIC, ready),
+    Route("GET", "/version", P.PUBLIC, version),
+    *mlflow("GET", "server-info", P.PUBLIC, server_info, version="3.0"),
+)

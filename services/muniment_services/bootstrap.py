@@ -1,0 +1,161 @@
+"""Wiring: the one place that makes objects of settings and knows concrete logs and stores.
+
+Start: open the log, bring the projections up to its end, take current state from them, follow the
+log. Stop: finish what was accepted, write the projections, release everything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import os
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import structlog
+from muniment_projections.metrics.apply import MetricsProjection
+from muniment_projections.runs.apply import RunsProjection
+
+from muniment_auth.identity import IdentityKeys, seal
+from muniment_auth.principal import Principal, local_principal
+from muniment_projections.base import Projection
+from muniment_projections.catalog.apply import CatalogProjection
+from muniment_projections.experiments.apply import ExperimentsProjection
+from muniment_projections.requests.apply import RequestsProjection
+from muniment_projections.runner import Runner
+from muniment_schemas.codec import Codec
+from muniment_schemas.envelope import WORKSPACE_DEFAULT, Actor
+from muniment_schemas.subjects import Schemas
+from muniment_services import documents
+from muniment_services.api.services import Services
+from muniment_services.config import Settings
+from muniment_services.domain.commands import AggregateKey, Command, State
+from muniment_services.domain.experiment import DEFAULT_ID, DEFAULT_NAME, CreateExperiment
+from muniment_services.domain.experiment import KIND as EXPERIMENT
+from muniment_services.domain.principal import KIND as PRINCIPAL
+from muniment_services.domain.principal import RegisterPrincipal
+from muniment_services.domain.schema import KIND as SCHEMA
+from muniment_services.domain.schema import PublishSchema
+from muniment_services.fold import Fold, Load
+from muniment_services.log.embedded import EmbeddedLog
+from muniment_services.rebuild import catch_up, open_store
+from muniment_services.state import CurrentState
+from muniment_services.write import Caller, Writer
+
+LOG_FILE = "log.sqlite"
+PROJECTIONS_FILE = "projections.duckdb"
+ARTIFACTS_FOLDER = "artifacts"
+KEYS_FOLDER = "keys"
+ARTIFACT_ROOT = "mlflow-artifacts:"
+
+SYSTEM = Actor(principal_id="system", auth_method="system")
+"""The server itself, as the actor of what it does unasked."""
+
+_log = structlog.get_logger("muniment")
+
+
+def projections() -> tuple[Projection, ...]:
+    """All projections, in the order in which they are written."""
+    return (
+        CatalogProjection(),
+        ExperimentsProjection(),
+        RunsProjection(),
+        MetricsProjection(),
+        RequestsProjection(),
+    )
+
+
+def codec() -> Codec:
+    """The codec over all released schemas."""
+    return Codec(Schemas.load())
+
+
+def now_ms() -> int:
+    """The server's clock, milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+def local_user() -> Principal:
+    """The principal of a server without an identity provider."""
+    return local_principal(getpass.getuser())
+
+
+def embedded_log(data_dir: Path, settings: Settings, read_only: bool = False) -> EmbeddedLog:
+    """The log of a data folder, not yet started."""
+    return EmbeddedLog(
+        data_dir / LOG_FILE, runs_partitions=settings.runs_partitions, read_only=read_only
+    )
+
+
+@asynccontextmanager
+async def services(settings: Settings) -> AsyncIterator[Services]:
+    """The running application: log, fold, projections and write path, started and stopped."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    log = embedded_log(settings.data_dir, settings)
+    await log.start()
+    events = codec()
+    store = open_store(
+        settings.data_dir / PROJECTIONS_FILE, projections(), settings.projections_memory
+    )
+    await asyncio.to_thread(catch_up, log, events, store, await log.end_offsets())
+    runner = Runner(store)
+    state = documents.current_state(store)
+    fold = Fold(log, events, state, runner, _loader(runner))
+    writer = Writer(log, events, fold, runner, now_ms, os.urandom)
+    runner.start()
+    fold.start()
+    try:
+        await _first_events(events, writer, state, settings.data_dir)
+        yield Services(writer=writer, fold=fold, runner=runner, artifact_root=ARTIFACT_ROOT)
+    finally:
+        await log.close()
+        await fold.stop()
+        await runner.close()
+
+
+def _loader(runner: Runner) -> Load:
+    async def load(keys: Sequence[AggregateKey]) -> Mapping[AggregateKey, State]:
+        await runner.fresh()
+        return await runner.read(lambda connection: documents.find(connection, keys))
+
+    return load
+
+
+async def _first_events(events: Codec, writer: Writer, state: CurrentState, data_dir: Path) -> None:
+    # What a fresh log begins with: the schemas, the local user and MLflow's Default experiment.
+    # On a later start there is nothing to do, or just the schemas of a newer release.
+    commands: list[Command] = [
+        PublishSchema(
+            fingerprint=subject.fingerprint.hex(),
+            event_type=subject.event_type,
+            event_version=subject.version,
+            schema_json=subject.schema_json,
+        )
+        for subject in events.schemas.by_version.values()
+        if state.get(SCHEMA, subject.fingerprint.hex()) is None
+    ]
+    if state.get(PRINCIPAL, local_user().id) is None:
+        commands.append(_registration(local_user(), IdentityKeys(data_dir / KEYS_FOLDER)))
+    if state.get(EXPERIMENT, DEFAULT_ID) is None:
+        commands.append(
+            CreateExperiment(
+                name=DEFAULT_NAME,
+                artifact_location=None,
+                artifact_root=ARTIFACT_ROOT,
+                experiment_id=DEFAULT_ID,
+            )
+        )
+    caller = Caller(actor=SYSTEM, request_id="start", workspace=WORKSPACE_DEFAULT)
+    await asyncio.gather(*(writer.submit(caller, command, lambda _: b"") for command in commands))
+
+
+def _registration(principal: Principal, keys: IdentityKeys) -> RegisterPrincipal:
+    key_id, key = keys.create()
+    return RegisterPrincipal(
+        principal_id=principal.id,
+        principal_kind=principal.kind,
+        key_id=key_id,
+        identity_sealed=seal(principal, key, os.urandom),
+    )

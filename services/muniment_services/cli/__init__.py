@@ -1,0 +1,1 @@
+"""The `muniment` command: one module per sub-command."""
