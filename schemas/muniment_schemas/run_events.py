@@ -202,14 +202,41 @@ class TraceStarted(Event, frozen=True, kw_only=True):
     assessments_json: tuple[str, ...] = ()
 
 
+class SpanUsage(msgspec.Struct, frozen=True, kw_only=True):
+    """A span's place in its trace's tree, and the tokens and money (US dollars) that it reports."""
+
+    span_id: str
+    parent_span_id: str | None = None
+    tokens: dict[str, int] | None = None
+    cost: dict[str, float] | None = None
+
+
+class SpansSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """What the spans of one request say about their trace."""
+
+    first_start_ms: int
+    last_end_ms: int | None = None
+    root_state: str | None = None
+    request_preview: str | None = None
+    response_preview: str | None = None
+    session_id: str | None = None
+    user_id: str | None = None
+    tags: dict[str, str]
+    usages: tuple[SpanUsage, ...]
+
+
 class SpansLogged(Event, frozen=True, kw_only=True):
-    """Spans of a trace arrived by OTLP."""
+    """Spans of a trace arrived by OTLP.
+
+    The bytes are kept as they came; the summary is what the server read in them then.
+    """
 
     TOPIC: ClassVar[str] = RUNS
     AGGREGATE: ClassVar[str] = "trace"
     experiment_id: str
     span_count: int
     resource_spans: bytes
+    summary: SpansSummary
 
 
 class TraceTagSet(Event, frozen=True, kw_only=True):
@@ -242,6 +269,14 @@ class TraceLinkedToRun(Event, frozen=True, kw_only=True):
     TOPIC: ClassVar[str] = RUNS
     AGGREGATE: ClassVar[str] = "trace"
     run_id: str
+
+
+class TracePromptsLinked(Event, frozen=True, kw_only=True):
+    """A trace was linked to versions of prompts that it used."""
+
+    TOPIC: ClassVar[str] = RUNS
+    AGGREGATE: ClassVar[str] = "trace"
+    prompts: tuple[str, ...]
 
 
 class AssessmentLogged(Event, frozen=True, kw_only=True):

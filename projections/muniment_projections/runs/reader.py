@@ -14,7 +14,9 @@ from muniment_projections.search.predicate import TRUE, Predicate, all_of, one_o
 
 View = Literal["active", "deleted", "all"]
 
-_LIFECYCLES = f"SELECT t.run_id, {LIFECYCLE} FROM {RUNS.source} WHERE t.run_id IN (SELECT unnest(?))"
+_LIFECYCLES = (
+    f"SELECT t.run_id, {LIFECYCLE} FROM {RUNS.source} WHERE t.run_id IN (SELECT unnest(?))"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ mlflow: (_AND | clause)*
 disjunction: conjunction (_OR conjunction)*
 conjunction: negation (_AND negation)*
 ?negation: _NOT negation -> negated
-         | "(" disjunction ")"
+         | LPAR disjunction RPAR -> grouped
          | clause
 
 clause: NAME OPERATOR value
@@ -42,13 +42,13 @@ clause: NAME OPERATOR value
       | NAME _IS NULL -> missing
       | NAME _IS NOT_NULL -> present
 ?value: STRING | NAME | NUMBER | NULL | elements
-elements: "(" [item ("," item)* TRAILING?] ")"
+elements: LPAR [item ("," item)* ","?] RPAR
 ?item: STRING | NAME | NUMBER
 
 order: NAME NAME?
 
 words: (NAME | STRING | NUMBER | OPERATOR | NULL | NOT_NULL | COMMENT | OTHER
-        | _AND | _IN | _OR | _NOT | _IS | "(" | ")" | "," | TRAILING)*
+        | _AND | _IN | _OR | _NOT | _IS | LPAR | RPAR | ",")*
 
 _AND.5: /AND\b(?!\s*\.)/i
 _OR.5: /OR\b(?!\s*\.)/i
@@ -63,7 +63,8 @@ STRING.3: /'(''|\\'|[^'])*'/
 _QUOTED: /`(``|[^`])*`|"(""|[\\]["]|[^"])*"/
 NAME.2: (_QUOTED | /[^\W\d]\w*/) (/\s*\./ (_QUOTED | /\s*\w+/))*
 COMMENT.7: /(--|\#\ )[^\r\n]*/
-TRAILING.1: /,(?=\s*\))/
+LPAR: "("
+RPAR: ")"
 OTHER.-5: /\S/
 %ignore /\s+/
 """
@@ -82,7 +83,11 @@ def _constant(part: Token | Constant) -> Constant:
 
 
 class _TreeBuilder(Transformer[Token, Expression]):
-    """Turns lark's nodes into ours, from the leaves up."""
+    """Turns lark's nodes into ours, from the leaves up; text: what was parsed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self._text = text
 
     def clause(self, parts: list[Any]) -> Clause:
         return Clause(str(parts[0]), " ".join(parts[1].split()), _constant(parts[2]))
@@ -100,9 +105,9 @@ class _TreeBuilder(Transformer[Token, Expression]):
         return Clause(str(parts[0]), "IS NOT NULL", None)
 
     def elements(self, parts: list[Any]) -> Constant:
-        items = tuple(_constant(part) for part in parts if part.type != "TRAILING")
-        comma = "," if len(items) < len(parts) else ""
-        return Constant("list", f"({', '.join(item.text for item in items)}{comma})", items)
+        opened, *items, closed = parts
+        text = self._text[opened.start_pos : closed.end_pos]
+        return Constant("list", text, tuple(map(_constant, items)))
 
     def mlflow(self, parts: list[Any]) -> And:
         return And(tuple(parts))
@@ -112,6 +117,9 @@ class _TreeBuilder(Transformer[Token, Expression]):
 
     def disjunction(self, parts: list[Any]) -> Expression:
         return Or(tuple(parts)) if len(parts) > 1 else cast(Expression, parts[0])
+
+    def grouped(self, parts: list[Any]) -> Expression:
+        return cast(Expression, parts[1])
 
     def negated(self, parts: list[Any]) -> Not:
         return Not(parts[0])
@@ -134,7 +142,7 @@ def parse_filter(text: str, refused: Callable[[str, Sequence[str]], str]) -> tup
     if not text.strip():
         raise SearchError(f"Invalid filter '{text}'. Could not be parsed.")
     try:
-        tree = _TreeBuilder().transform(_parser().parse(text, start="mlflow"))
+        tree = _TreeBuilder(text).transform(_parser().parse(text, start="mlflow"))
         clauses = cast(tuple[Clause, ...], cast(And, tree).terms)
     except UnexpectedInput:
         clauses = salvage(text, _words(text), refused)
@@ -154,7 +162,7 @@ def parse_query(text: str) -> Expression:
     if _depth(_words(text)) > DEPTH_MAX:
         raise SearchError(f"A query nests at most {DEPTH_MAX} deep.")
     try:
-        return _TreeBuilder().transform(_parser().parse(text, start="query"))
+        return _TreeBuilder(text).transform(_parser().parse(text, start="query"))
     except UnexpectedInput as e:
         rest = text[e.pos_in_stream :].strip() if e.pos_in_stream is not None else ""
         where = f"at '{rest[:40]}'" if rest else "at its end"

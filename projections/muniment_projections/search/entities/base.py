@@ -144,8 +144,15 @@ class Entity:
         found = self.identify(clause.field, self.attributes)
         if clause.value is None:
             self.check_existence(found)
-            return Comparison(found, clause.operator, None)
-        return Comparison(found, clause.operator.upper(), self.value(found, clause.value))
+            return Comparison(self.meant(found), clause.operator, None)
+        value = self.value(found, clause.value)
+        return Comparison(self.meant(found), clause.operator.upper(), value)
+
+    def meant(self, found: Field) -> Field:
+        """The field that an alias stands for."""
+        if found.kind != "attribute":
+            return found
+        return Field("attribute", self.key_aliases.get(found.key, found.key))
 
     def identify(self, text: str, keys: Collection[str]) -> Field:
         """The field that a name means; keys: the attributes that may be named here."""
@@ -154,7 +161,7 @@ class Entity:
         key = unquoted(rest if dot else prefix)
         if kind == "attribute":
             self.check_attribute(key, keys)
-        return Field(kind, self.key_aliases.get(key, key) if kind == "attribute" else key)
+        return Field(kind, key)
 
     def kind(self, prefix: str) -> str:
         """The kind that a prefix stands for."""
@@ -305,7 +312,7 @@ class Entity:
         found = self.identify(text, self.orderable)
         if found.kind not in self.orderable_kinds:
             raise SearchError(f"Invalid identifier type '{found.kind}'")
-        return Order(found, ascending)
+        return Order(self.meant(found), ascending)
 
     def sort_key(self, order: Order) -> SortKey:
         """An order as SQL."""

@@ -67,7 +67,7 @@ class LoggedModelEntity(Entity):
             raise SearchError(
                 f"Invalid comparison operator for {entity}: {operator!r}. Expected one of {shown}."
             )
-        return Comparison(found, operator, self.value(found, clause.value))
+        return Comparison(self.meant(found), operator, self.value(found, clause.value))
 
     def _operators(self, found: Field) -> tuple[str, ...]:
         numeric = found.kind == "metric" or (
@@ -137,8 +137,7 @@ class LoggedModelEntity(Entity):
         if "." not in name:
             if name not in self.orderable:
                 raise SearchError(f"Invalid order by field name: {name}")
-            key = self.key_aliases.get(name, name)
-            return Order(Field("attribute", key), ascending)
+            return Order(self.meant(Field("attribute", name)), ascending)
         prefix, _, key = name.partition(".")
         if prefix != "metrics":
             raise SearchError(f"Invalid order by field name: {name}. Only metrics are supported.")

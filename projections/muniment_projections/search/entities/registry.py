@@ -103,7 +103,7 @@ class RegisteredModelEntity(RegistryEntity):
             raise SearchError(
                 f"Invalid order by key '{key}' specified. Valid keys are '{{'name', 'timestamp'}}'"
             )
-        return Order(Field("attribute", self.key_aliases.get(key, key)), ascending)
+        return Order(self.meant(Field("attribute", key)), ascending)
 
 
 class ModelVersionEntity(RegistryEntity):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import ClassVar
 
 from muniment_projections.search.entities.base import (
@@ -29,7 +28,7 @@ from muniment_projections.search.entities.base import (
 from muniment_projections.search.entities.spans import check_span, span_condition
 from muniment_projections.search.errors import SearchError
 from muniment_projections.search.predicate import TRUE, Predicate, all_of
-from muniment_projections.search.tree import Clause, Comparison, Constant, Field, Order, Value
+from muniment_projections.search.tree import Clause, Comparison, Constant, Field, Value
 
 NAME_TAG = "mlflow.traceName"
 PROMPTS_TAG = "mlflow.linkedPrompts"
@@ -46,11 +45,6 @@ _ELSEWHERE = {
     "prompt": ("tag", PROMPTS_TAG),
     "run_id": (METADATA, SOURCE_RUN),
     "text": ("span", "content"),
-}
-_SAME_ATTRIBUTE = {
-    "timestamp": "timestamp_ms",
-    "execution_time": "execution_time_ms",
-    "end_time": "end_time_ms",
 }
 
 
@@ -80,8 +74,15 @@ class TraceEntity(Entity):
                 _check_assessment_value(found.kind, operator, clause.value)
             value = self.value(found, clause.value)
         if found.kind == "span":
-            check_span(found.key, operator)
-        return Comparison(_meant(found), operator, value)
+            check_span(found.key, clause.operator)
+        return Comparison(self.meant(found), operator, value)
+
+    def meant(self, found: Field) -> Field:
+        """MLflow looks at the key alone: `tag.name` is the trace's name too."""
+        if found.kind == "span":
+            return found
+        kind, key = _ELSEWHERE.get(found.key.lower(), (found.kind, found.key))
+        return Field(kind, self.key_aliases.get(key, key))
 
     def value(self, found: Field, constant: Constant) -> Value:
         """Strings; lists for tags, spans and some attributes; numbers for times and scores."""
@@ -177,25 +178,12 @@ class TraceEntity(Entity):
             )
         return plain
 
-    def order(self, item: str) -> Order:
-        """Attributes, tags and metadata."""
-        found = super().order(item)
-        return replace(found, field=_meant(found.field))
-
 
 def _quoted_number(key: str, text: str) -> int | float:
     try:
         return number(text) if text.strip() == text else float(text)
     except ValueError as e:
         raise SearchError(f"Invalid value for numeric attribute '{key}': {text!r}") from e
-
-
-def _meant(found: Field) -> Field:
-    """What a name stands for. MLflow looks at the key alone: `tag.name` is the name too."""
-    if found.kind == "span":
-        return found
-    kind, key = _ELSEWHERE.get(found.key.lower(), (found.kind, found.key))
-    return Field(kind, _SAME_ATTRIBUTE.get(key, key))
 
 
 def _check_assessment_value(kind: str, operator: str, constant: Constant) -> None:
@@ -293,5 +281,10 @@ TRACES = TraceEntity(
     orderable={**_BOTH, "experiment_id": Attribute("CAST(t.experiment_id AS BIGINT)", "integer")},
     maps={"tag": "t.tags", METADATA: "t.metadata"},
     lists=None,
+    key_aliases={
+        "timestamp": "timestamp_ms",
+        "execution_time": "execution_time_ms",
+        "end_time": "end_time_ms",
+    },
     tie_breakers=(("timestamp_ms", False), ("request_id", True)),
 )

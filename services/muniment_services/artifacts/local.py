@@ -1,0 +1,90 @@
+"""Artifacts in a folder of this machine.
+
+A body is written to `staging/` first, flushed to the disk, and only then moved to its place below
+`files/`; the folders on the way are flushed too. obstore's own local writes are atomic but not
+flushed, so a power cut could otherwise leave an acknowledged file empty.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncIterator
+from itertools import count
+from pathlib import Path
+
+from obstore.store import LocalStore
+
+from muniment_services.artifacts.base import Stored
+from muniment_services.artifacts.objects import FILES, ObjectArtifacts, translated
+
+STAGING = "staging"
+PUBLISH_TRIES_MAX = 10
+"""Times that a move is tried when a deletion removes the empty folder under its feet."""
+
+
+class LocalArtifacts(ObjectArtifacts):
+    """An ArtifactStore in a folder that belongs to this process alone."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        super().__init__(LocalStore(folder, automatic_cleanup=True))
+        self._folder = folder
+        self._names = count()
+
+    async def start(self) -> None:
+        """Make the folders, and remove what interrupted uploads left."""
+        await asyncio.to_thread(self._clean)
+
+    async def put(self, path: str, chunks: AsyncIterator[bytes]) -> Stored:
+        """Store a file, replacing one of that name. Durable and visible when this returns."""
+        staged = f"{STAGING}/{next(self._names)}"
+        with translated(path):
+            try:
+                stored = await self._write(staged, chunks)
+                await asyncio.to_thread(self._publish, self._folder / staged, path)
+            except BaseException:
+                await asyncio.to_thread((self._folder / staged).unlink, missing_ok=True)
+                raise
+        return stored
+
+    async def delete(self, path: str) -> None:
+        """Remove the file at a path, and all files below it. None there is no error."""
+        await super().delete(path)
+        await asyncio.to_thread(self._sync_folders, self._folder / FILES / path)
+
+    def _clean(self) -> None:
+        shutil.rmtree(self._folder / STAGING, ignore_errors=True)
+        for name in (STAGING, FILES):
+            (self._folder / name).mkdir(parents=True, exist_ok=True)
+        _sync(self._folder)
+
+    def _publish(self, staged: Path, path: str) -> None:
+        _sync(staged)
+        target = self._folder / FILES / path
+        for left in reversed(range(PUBLISH_TRIES_MAX)):
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(staged, target)
+                break
+            except FileNotFoundError:
+                if not left:
+                    raise
+        self._sync_folders(target)
+
+    def _sync_folders(self, path: Path) -> None:
+        # All of them, since another upload may have made one and not flushed it yet.
+        for folder in path.parents:
+            if folder.is_dir():
+                _sync(folder)
+            if folder == self._folder:
+                return
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

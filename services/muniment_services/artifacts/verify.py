@@ -1,0 +1,50 @@
+"""Are the artifacts what the log says they are? Compares every file with its last upload."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from muniment_projections.artifacts.reader import recorded_artifacts
+from muniment_projections.base import Connection
+from muniment_services.artifacts.base import ArtifactStore
+
+MISSING = "missing"
+CHANGED = "changed"
+UNRECORDED = "unrecorded"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One file that is not as recorded. kind: MISSING, CHANGED (content) or UNRECORDED."""
+
+    kind: str
+    path: str
+
+
+async def verify_artifacts(store: ArtifactStore, connection: Connection) -> AsyncIterator[Finding]:
+    """Read every file and yield what differs; nothing is yielded when all is well.
+
+    An unrecorded file is what a crash between upload and event leaves; the client was never told
+    that it had been accepted. Memory grows with the number of files, not with their size.
+    """
+    recorded = dict(recorded_artifacts(connection))
+    async for entry in store.walk(""):
+        expected = recorded.pop(entry.path, None)
+        if expected is None:
+            yield Finding(UNRECORDED, entry.path)
+        elif entry.size_bytes != expected.size_bytes:
+            yield Finding(CHANGED, entry.path)
+        elif await _sha256(store, entry.path) != expected.sha256:
+            yield Finding(CHANGED, entry.path)
+    for path in recorded:
+        yield Finding(MISSING, path)
+
+
+async def _sha256(store: ArtifactStore, path: str) -> bytes:
+    digest = hashlib.sha256()
+    async for chunk in (await store.get(path)).chunks:
+        await asyncio.to_thread(digest.update, chunk)
+    return digest.digest()

@@ -1,0 +1,134 @@
+"""Artifacts: files of runs, logged models and traces, kept below one root.
+
+Paths are relative, with `/` between their parts. The bytes are in the artifact store; what happened
+to them is in the log, each event with the run, model or trace that the file belongs to.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath, PureWindowsPath
+from urllib.parse import unquote, urlparse, urlsplit, urlunparse
+
+from muniment_schemas import events as e
+from muniment_services.domain.commands import Command, Context, World
+from muniment_services.domain.errors import Invalid
+
+SCHEME = "mlflow-artifacts"
+PROXY_PATH = "/mlflow-artifacts/artifacts/"
+"""What stands before the artifact's path in an `http` location that this API serves."""
+
+DECODINGS_MAX = 10
+"""Times that a path is percent-decoded until it stays the same; deeper nesting is refused."""
+
+_OWNER = re.compile(r"(?:m-|tr-)?[0-9a-f]{32}")
+
+
+class RecordUpload(Command, frozen=True, kw_only=True):
+    """Note that a file was stored. previous_sha256: of what it replaced, None if not known."""
+
+    path: str
+    size_bytes: int
+    sha256: bytes
+    previous_sha256: bytes | None = None
+
+
+class RecordDeletion(Command, frozen=True, kw_only=True):
+    """Note that one owner's files at or below a path are removed. files: how many there are."""
+
+    owner: str
+    path: str
+    files: int
+
+
+def record_upload(world: World, command: RecordUpload, context: Context) -> e.ArtifactUploaded:
+    """Always recorded, the same content again as well."""
+    return e.ArtifactUploaded(
+        envelope=context.envelope(e.ArtifactUploaded, command.path),
+        owner=owner_of(command.path),
+        path=command.path,
+        size_bytes=command.size_bytes,
+        sha256=command.sha256,
+        previous_sha256=command.previous_sha256,
+    )
+
+
+def record_deletion(world: World, command: RecordDeletion, context: Context) -> e.ArtifactDeleted:
+    """Always recorded."""
+    return e.ArtifactDeleted(
+        envelope=context.envelope(e.ArtifactDeleted, command.path),
+        owner=command.owner,
+        path=command.path,
+        files=command.files,
+    )
+
+
+def owner_of(path: str) -> str:
+    """The run, logged model or trace that a file belongs to, else the first part of its path.
+
+    It depends on the path alone, so that all events on a file are in one partition, in order.
+    """
+    parts = path.split("/")
+    return next((part for part in parts if _OWNER.fullmatch(part)), parts[0])
+
+
+def checked_path(given: str) -> str:
+    """A path from outside, decoded, with single slashes; "" is the root.
+
+    Raises Invalid, with MLflow's message, for a path that could leave the root: absolute, with `..`
+    or `#`, however often it is percent-encoded.
+    """
+    path = _escaped(_decoded(given))
+    if "#" in path:
+        raise Invalid("Invalid path")
+    if urlparse(path).scheme == "file":
+        path = unquote(urlparse(path).path)
+    parts = path.split("/")
+    absolute = PurePosixPath(path).is_absolute() or PureWindowsPath(path).is_absolute()
+    if ".." in parts or absolute:
+        raise Invalid("Invalid path")
+    if "." in parts:
+        raise Invalid(
+            f"Invalid artifact path: '{path}'. Names may be treated as files in certain cases, and "
+            "must not resolve to other names when treated as such."
+        )
+    return "/".join(part for part in parts if part)
+
+
+def path_of(artifact_uri: str) -> str:
+    """The path that a run's or model's artifact URI stands for.
+
+    Raises Invalid when the URI is not one of this server's: clients reach such stores themselves.
+    """
+    uri = urlsplit(artifact_uri)
+    if uri.scheme == SCHEME:
+        return checked_path(uri.path.strip("/"))
+    if uri.scheme in ("http", "https") and PROXY_PATH in uri.path:
+        return checked_path(uri.path.partition(PROXY_PATH)[2].strip("/"))
+    raise Invalid(
+        f"The artifacts at '{artifact_uri}' are not kept by this server. Use an MLflow client that "
+        "can reach that location itself."
+    )
+
+
+def below(folder: str, path: str) -> str:
+    """`path` inside `folder`; either may be empty."""
+    return f"{folder}/{path}".strip("/")
+
+
+def _decoded(given: str) -> str:
+    path = given
+    for _ in range(DECODINGS_MAX):
+        try:
+            plain = urlunparse(urlparse(unquote(path)))
+        except ValueError:
+            break
+        if plain == path:
+            return path
+        path = plain
+    raise Invalid("Invalid path")
+
+
+def _escaped(path: str) -> str:
+    # Control characters, as MLflow keeps them: percent-encoded in the file's name.
+    return "".join(f"%{ord(c):02x}" if ord(c) < 0x20 or ord(c) == 0x7F else c for c in path)
