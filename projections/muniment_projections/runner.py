@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import duckdb
 import structlog
@@ -51,6 +51,8 @@ class Runner:
         self._writer = ThreadPoolExecutor(1, "projections-writer")
         self._readers = ThreadPoolExecutor(READERS, "projections-reader")
         self._task: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
+        self._reads: set[asyncio.Future[Any]] = set()
 
     def start(self) -> None:
         """Begin to write in the background."""
@@ -83,7 +85,27 @@ class Runner:
     async def read(self, query: Callable[[Connection], T]) -> T:
         """Run a query function in a reader thread."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._readers, self.store.read, query)
+        reading = loop.run_in_executor(self._readers, self.store.read, query)
+        self._reads.add(reading)
+        reading.add_done_callback(self._reads.discard)
+        return await reading
+
+    async def swap(self, new: Store, level: Callable[[Mapping[tuple[str, int], int]], None]) -> Store:
+        """Put another store in the place of this one; returns the old one, which nobody reads then.
+
+        level: brings `new` to exactly the checkpoints that it is given. It runs in the writer's
+        thread while nothing is written, so it should have little to do. Readers under way finish on
+        the old store; when `level` raises, the old store stays.
+        """
+        loop = asyncio.get_running_loop()
+        async with self._turn:
+            await loop.run_in_executor(self._writer, level, dict(self.store.checkpoints))
+            assert new.checkpoints == self.store.checkpoints, "the stores are not level"
+            old, self.store = self.store, new
+            reads = tuple(self._reads)
+        if reads:
+            await asyncio.wait(reads)
+        return old
 
     async def close(self) -> None:
         """Write what is pending, then stop. Idempotent."""
@@ -99,8 +121,9 @@ class Runner:
     async def _run(self) -> None:
         while not (self._closing and (not self._pending or self.failure is not None)):
             await self._wait_for_batch()
-            if self._pending:
-                await self._write()
+            async with self._turn:
+                if self._pending:
+                    await self._write()
 
     async def _wait_for_batch(self) -> None:
         await self._wake.wait()

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
+from muniment_projections.logged_models.reader import find_documents as find_logged_models
 from muniment_projections.runs.reader import find_documents as find_runs
 
 from muniment_projections.base import Connection
@@ -30,7 +31,7 @@ CATALOG_DOCUMENTS: Mapping[str, str] = {
 }
 """Catalog kind to the SQL that gives (id, document) of all its aggregates."""
 
-FINDERS = {"run": find_runs}
+FINDERS = {"run": find_runs, "logged_model": find_logged_models}
 """Kind to the function that finds documents by id."""
 
 

@@ -1,4 +1,4 @@
-"""A load generator that costs little: HTTP/1.1 over kept-alive connections, one request at a time each.
+"""A load generator that costs little: HTTP/1.1, kept-alive connections, one request at a time each.
 
 Requests are bytes made beforehand, so that what is timed is the server. Answers other than 200 stop
 the run: a benchmark of errors says nothing.

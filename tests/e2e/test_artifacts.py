@@ -18,7 +18,7 @@ from requests import HTTPError
 GIB = 1024**3
 BLOCK_BYTES = 4 * 1024**2
 DEEP_FOLDERS = 30
-ODD_NAMES = ("naïve größe.txt", "日本語/報告 №1.json", "a+b&c=d;e%20f.bin", "emoji 😀.txt", ".hidden")
+ODD_NAMES = ("naïve größe.txt", "日本語/報告 №1.json", "a+b&c=d;e f.bin", "emoji 😀.txt", ".hidden")
 
 
 def sha256(path: Path) -> str:

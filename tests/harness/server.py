@@ -126,7 +126,7 @@ def running_muniment(
     chosen = free_port() if port is None else port
     command = [sys.executable, "-m", "muniment_services", "serve", "--port", str(chosen)]
     command += ["--data-dir", str(data_dir), *extra_args]
-    with _running(Server(command, chosen, data_dir, _environment())) as server:
+    with _running(Server(command, chosen, data_dir, process_environment())) as server:
         yield server
 
 
@@ -139,7 +139,7 @@ def running_upstream(data_dir: Path, *, port: int | None = None) -> Iterator[Ser
     command += ["--port", str(chosen), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{data_dir}/mlflow.db"]
     command += ["--artifacts-destination", str(data_dir / "artifacts")]
-    with _running(Server(command, chosen, data_dir, _environment())) as server:
+    with _running(Server(command, chosen, data_dir, process_environment())) as server:
         yield server
 
 
@@ -154,7 +154,7 @@ def _running(server: Server) -> Iterator[Server]:
     server.stop()
 
 
-def _environment() -> dict[str, str]:
+def process_environment() -> dict[str, str]:
     """The caller's environment without its MLflow and muniment settings, with this checkout's code."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "MUNIMENT_"))}
     paths = [str(CHECKOUT / folder) for folder in CODE_FOLDERS]

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from muniment_projections.base import Connection
 from muniment_projections.runner import Runner
+from muniment_services.artifacts.keeper import Artifacts
 from muniment_services.domain.commands import State
 from muniment_services.fold import Fold
 from muniment_services.write import Writer
@@ -23,6 +24,7 @@ class Services:
     fold: Fold
     runner: Runner
     artifact_root: str
+    artifacts: Artifacts
 
     async def state(self, kind: str, aggregate_id: str) -> State | None:
         """One aggregate, as of everything that was in the log when this was called."""

@@ -25,12 +25,16 @@ PUBLISH_TRIES_MAX = 10
 
 
 class LocalArtifacts(ObjectArtifacts):
-    """An ArtifactStore in a folder that belongs to this process alone."""
+    """An ArtifactStore in a folder that belongs to this process alone.
 
-    def __init__(self, folder: Path) -> None:
+    transient: its files, too, are removed at every start.
+    """
+
+    def __init__(self, folder: Path, *, transient: bool = False) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         super().__init__(LocalStore(folder, automatic_cleanup=True))
         self._folder = folder
+        self._removed_at_start = (STAGING, FILES) if transient else (STAGING,)
         self._names = count()
 
     async def start(self) -> None:
@@ -55,7 +59,9 @@ class LocalArtifacts(ObjectArtifacts):
         await asyncio.to_thread(self._sync_folders, self._folder / FILES / path)
 
     def _clean(self) -> None:
-        shutil.rmtree(self._folder / STAGING, ignore_errors=True)
+        for name in self._removed_at_start:
+            if (self._folder / name).exists():
+                shutil.rmtree(self._folder / name)
         for name in (STAGING, FILES):
             (self._folder / name).mkdir(parents=True, exist_ok=True)
         _sync(self._folder)

@@ -60,7 +60,7 @@ class ObjectArtifacts:
         """Open a file or a part of it. Raises ArtifactMissing, ArtifactIsFolder."""
         options = {} if span is None else {"range": (span.start, span.stop)}
         try:
-            with translated(path):
+            with _reading(path):
                 found = await obstore.get_async(self._store, _key(path), options=options)  # type: ignore[arg-type]
         except ArtifactMissing:
             async for _ in self.walk(path):
@@ -71,15 +71,18 @@ class ObjectArtifacts:
     async def size(self, path: str) -> int | None:
         """A file's size in bytes, None if there is no such file."""
         try:
-            with translated(path):
+            with _reading(path):
                 return (await obstore.head_async(self._store, _key(path)))["size"]
         except ArtifactMissing:
             return None
 
     async def list(self, folder: str) -> Sequence[Entry]:
         """What is directly in a folder ("": the root), sorted by path; nothing if it is none."""
-        with translated(folder):
-            found = await obstore.list_with_delimiter_async(self._store, _key(folder))
+        try:
+            with _reading(folder):
+                found = await obstore.list_with_delimiter_async(self._store, _key(folder))
+        except ArtifactMissing:
+            return []
         files = [Entry(_path(meta["path"]), meta["size"]) for meta in found["objects"]]
         folders = [Entry(_path(key), None) for key in found["common_prefixes"]]
         own = [entry for entry in files if entry.path != folder]
@@ -89,11 +92,14 @@ class ObjectArtifacts:
         """All files at or below a path, in no particular order."""
         if folder and (own := await self.size(folder)) is not None:
             yield Entry(folder, own)
-        with translated(folder):
-            async for batch in obstore.list(self._store, _key(folder)):
-                for meta in batch:
-                    if (path := _path(meta["path"])) != folder:
-                        yield Entry(path, meta["size"])
+        try:
+            with _reading(folder):
+                async for batch in obstore.list(self._store, _key(folder)):
+                    for meta in batch:
+                        if (path := _path(meta["path"])) != folder:
+                            yield Entry(path, meta["size"])
+        except ArtifactMissing:
+            return
 
     async def delete(self, path: str) -> None:
         """Remove the file at a path, and all files below it. None there is no error."""
@@ -186,6 +192,16 @@ def translated(path: str) -> Iterator[None]:
         if number in _REFUSED:
             raise PathRefused(path, "the store cannot have a file of this name there") from error
         raise StoreUnavailable(path, str(error).partition("\n")[0]) from error
+
+
+@contextmanager
+def _reading(path: str) -> Iterator[None]:
+    # What the store could not have at that path is not there.
+    try:
+        with translated(path):
+            yield
+    except PathRefused:
+        raise ArtifactMissing(path) from None
 
 
 def _errno(error: Exception) -> int | None:

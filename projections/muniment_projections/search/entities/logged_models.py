@@ -187,7 +187,7 @@ _ATTRIBUTES: Mapping[str, Attribute] = {
     "model_id": Attribute("t.model_id"),
     "experiment_id": Attribute("t.experiment_id"),
     "model_type": Attribute("t.model_type", nullable=True),
-    "status": Attribute("t.status"),
+    "status": Attribute("replace(t.status, 'LOGGED_MODEL_', '')"),
     "source_run_id": Attribute("t.source_run_id", nullable=True),
     **dict.fromkeys(("creation_timestamp", "creation_time", "creation_timestamp_ms"), _CREATED),
     **dict.fromkeys(("last_updated_timestamp", "last_updated_timestamp_ms"), _UPDATED),

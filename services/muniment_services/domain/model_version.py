@@ -1,0 +1,237 @@
+"""Decisions on versions of a registered model: create, describe, stages, tags, delete."""
+
+from __future__ import annotations
+
+import json
+
+from muniment_schemas import events as e
+from muniment_services.domain import logged_model as logged_models
+from muniment_services.domain import registry_source as sources
+from muniment_services.domain import run as runs
+from muniment_services.domain.commands import AggregateKey, Command, Context, World
+from muniment_services.domain.errors import NotAllowedNow
+from muniment_services.domain.limits import check_key
+from muniment_services.domain.registered_model import (
+    RegisteredModel,
+    aliases_of,
+    envelope,
+    require,
+    require_version,
+)
+from muniment_services.domain.registry_life import ModelCommand
+from muniment_services.domain.registry_names import (
+    ACTIVE_STAGES,
+    check_model_name,
+    check_version_tag,
+    is_prompt,
+    stage_of,
+    version_number,
+)
+
+REGISTRATIONS_TAG = "mlflow.modelVersions"
+"""The tag of a logged model that lists the versions it was registered as, as JSON."""
+
+
+class CreateModelVersion(ModelCommand, frozen=True, kw_only=True):
+    """Register a version. run_id and logged_model_id: None when they were not sent."""
+
+    source: str
+    run_id: str | None = None
+    logged_model_id: str | None = None
+    run_link: str = ""
+    description: str = ""
+    tags: tuple[tuple[str, str], ...] = ()
+
+    def needs(self) -> tuple[AggregateKey, ...]:
+        """The run and the logged model that the source may belong to."""
+        run = ((runs.KIND, self.run_id),) if self.run_id else ()
+        model = ((logged_models.KIND, self.logged_model_id),) if self.logged_model_id else ()
+        return run + model
+
+
+class UpdateModelVersion(ModelCommand, frozen=True, kw_only=True):
+    """Replace the description; None removes it."""
+
+    version: str
+    description: str | None
+
+
+class TransitionStage(ModelCommand, frozen=True, kw_only=True):
+    """Move a version to a stage; archive_others moves those that are in it to Archived."""
+
+    version: str
+    stage: str
+    archive_others: bool = False
+
+
+class DeleteModelVersion(ModelCommand, frozen=True, kw_only=True):
+    """Delete a version and the aliases that point at it."""
+
+    version: str
+
+
+class SetModelVersionTag(ModelCommand, frozen=True, kw_only=True):
+    """Set one tag."""
+
+    version: str
+    key: str
+    value: str
+
+
+class DeleteModelVersionTag(ModelCommand, frozen=True, kw_only=True):
+    """Remove one tag."""
+
+    version: str
+    key: str
+
+
+class NoteRegistration(Command, frozen=True, kw_only=True):
+    """Say on a logged model that it was registered as a version. May be repeated at will."""
+
+    logged_model_id: str
+    name: str
+    version: int
+
+    def needs(self) -> tuple[AggregateKey, ...]:
+        """The logged model."""
+        return ((logged_models.KIND, self.logged_model_id),)
+
+    def serial(self) -> AggregateKey:
+        """Registrations of one model add to one list."""
+        return (logged_models.KIND, self.logged_model_id)
+
+
+def create(world: World, command: CreateModelVersion, context: Context) -> e.ModelVersionCreated:
+    """Raises Invalid, NotFound or NotAllowedNow for the source, the tags or the model."""
+    tags = dict(command.tags)
+    if is_prompt(tags):
+        sources.check_prompt_source(command.source)
+        origin = sources.Origin(command.source, command.run_id or "", "")
+    else:
+        origin = sources.check(world, command.source, command.run_id, command.logged_model_id)
+    check_model_name(command.name)
+    for key, value in command.tags:
+        check_version_tag(key, value)
+    location, origin = sources.locate(world, origin)
+    model = require(world, command.name)
+    return e.ModelVersionCreated(
+        envelope=envelope(context, e.ModelVersionCreated, model),
+        version=model.last_version + 1,
+        source=origin.source,
+        storage_location=location,
+        run_id=origin.run_id or None,
+        run_link=command.run_link or None,
+        description=command.description or None,
+        tags=tags,
+        logged_model_id=origin.model_id or None,
+    )
+
+
+def update(world: World, command: UpdateModelVersion, context: Context) -> e.ModelVersionUpdated:
+    """Raises Invalid or NotFound."""
+    model, version = require_version(world, command.name, command.version)
+    return e.ModelVersionUpdated(
+        envelope=envelope(context, e.ModelVersionUpdated, model),
+        version=version.version,
+        description=command.description,
+        previous_description=version.description,
+    )
+
+
+def transition(world: World, command: TransitionStage, context: Context) -> e.StageTransitioned:
+    """One event, whatever it archives. Raises Invalid, NotAllowedNow or NotFound."""
+    stage = stage_of(command.stage)
+    if command.archive_others and stage not in ACTIVE_STAGES:
+        raise NotAllowedNow(
+            "Model version transition cannot archive existing model versions because "
+            f"'{command.stage}' is not an Active stage. Valid stages are {list(ACTIVE_STAGES)}"
+        )
+    model, version = require_version(world, command.name, command.version)
+    return e.StageTransitioned(
+        envelope=envelope(context, e.StageTransitioned, model),
+        version=version.version,
+        from_stage=version.stage,
+        to_stage=stage,
+        archived=_others(model, version.version, stage) if command.archive_others else (),
+    )
+
+
+def _others(model: RegisteredModel, number: int, stage: str) -> tuple[e.ArchivedVersion, ...]:
+    return tuple(
+        e.ArchivedVersion(version=other.version, from_stage=other.stage)
+        for other in model.versions.values()
+        if other.stage == stage and other.version != number
+    )
+
+
+def delete(world: World, command: DeleteModelVersion, context: Context) -> e.ModelVersionDeleted:
+    """Raises Invalid or NotFound."""
+    model, version = require_version(world, command.name, command.version)
+    return e.ModelVersionDeleted(
+        envelope=envelope(context, e.ModelVersionDeleted, model),
+        version=version.version,
+        stage=version.stage,
+        aliases=tuple(aliases_of(model, version.version)),
+    )
+
+
+def set_tag(world: World, command: SetModelVersionTag, context: Context) -> e.ModelVersionTagSet:
+    """Raises Invalid for number or tag, NotFound."""
+    check_model_name(command.name)
+    version_number(command.version)
+    check_version_tag(command.key, command.value)
+    model, version = require_version(world, command.name, command.version)
+    return e.ModelVersionTagSet(
+        envelope=envelope(context, e.ModelVersionTagSet, model),
+        version=version.version,
+        key=command.key,
+        value=command.value,
+        previous_value=version.tags.get(command.key),
+    )
+
+
+def delete_tag(
+    world: World, command: DeleteModelVersionTag, context: Context
+) -> e.ModelVersionTagDeleted | None:
+    """None when there is no such tag. Raises Invalid for number or key, NotFound."""
+    check_model_name(command.name)
+    version_number(command.version)
+    check_key(command.key, "key")
+    model, version = require_version(world, command.name, command.version)
+    if command.key not in version.tags:
+        return None
+    return e.ModelVersionTagDeleted(
+        envelope=envelope(context, e.ModelVersionTagDeleted, model),
+        version=version.version,
+        key=command.key,
+        previous_value=version.tags[command.key],
+    )
+
+
+def note_registration(
+    world: World, command: NoteRegistration, context: Context
+) -> e.LoggedModelTagsSet | None:
+    """None when the list has the version already, or there is no such logged model."""
+    model = world.get(logged_models.KIND, command.logged_model_id)
+    if model is None:
+        return None
+    assert isinstance(model, logged_models.LoggedModel)
+    listed = _registrations(model.tags.get(REGISTRATIONS_TAG, ""))
+    entry = {"name": command.name, "version": command.version}
+    if entry in listed:
+        return None
+    return e.LoggedModelTagsSet(
+        envelope=context.envelope(
+            e.LoggedModelTagsSet, command.logged_model_id, expected_version=model.version
+        ),
+        tags={REGISTRATIONS_TAG: json.dumps([*listed, entry])},
+    )
+
+
+def _registrations(text: str) -> list[object]:
+    # Clients can write the tag too; what is not a list is replaced.
+    try:
+        listed = json.loads(text) if text else []
+    except ValueError:
+        return []
+    return listed if isinstance(listed, list) else []
