@@ -9,27 +9,34 @@ from __future__ import annotations
 import asyncio
 import getpass
 import os
+import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import structlog
-from muniment_projections.metrics.apply import MetricsProjection
-from muniment_projections.runs.apply import RunsProjection
 
 from muniment_auth.identity import IdentityKeys, seal
 from muniment_auth.principal import Principal, local_principal
+from muniment_projections.artifacts.apply import ArtifactsProjection
 from muniment_projections.base import Projection
 from muniment_projections.catalog.apply import CatalogProjection
 from muniment_projections.experiments.apply import ExperimentsProjection
+from muniment_projections.logged_models.apply import LoggedModelsProjection
+from muniment_projections.metrics.apply import MetricsProjection
+from muniment_projections.registry.apply import RegistryProjection
 from muniment_projections.requests.apply import RequestsProjection
 from muniment_projections.runner import Runner
+from muniment_projections.runs.apply import RunsProjection
+from muniment_projections.store import Store
 from muniment_schemas.codec import Codec
 from muniment_schemas.envelope import WORKSPACE_DEFAULT, Actor
 from muniment_schemas.subjects import Schemas
 from muniment_services import documents
 from muniment_services.api.services import Services
+from muniment_services.artifacts.keeper import Artifacts
+from muniment_services.artifacts.local import LocalArtifacts
 from muniment_services.config import Settings
 from muniment_services.domain.commands import AggregateKey, Command, State
 from muniment_services.domain.experiment import DEFAULT_ID, DEFAULT_NAME, CreateExperiment
@@ -39,16 +46,19 @@ from muniment_services.domain.principal import RegisterPrincipal
 from muniment_services.domain.schema import KIND as SCHEMA
 from muniment_services.domain.schema import PublishSchema
 from muniment_services.fold import Fold, Load
+from muniment_services.log.base import EventLog
 from muniment_services.log.embedded import EmbeddedLog
-from muniment_services.rebuild import catch_up, open_store
+from muniment_services.projection_files import settle
+from muniment_services.rebuild import CatchUp, Ends, StartProgress, open_store, open_within
+from muniment_services.rebuilder import Rebuilder
 from muniment_services.state import CurrentState
 from muniment_services.write import Caller, Writer
 
 LOG_FILE = "log.sqlite"
-PROJECTIONS_FILE = "projections.duckdb"
 ARTIFACTS_FOLDER = "artifacts"
 KEYS_FOLDER = "keys"
 ARTIFACT_ROOT = "mlflow-artifacts:"
+BUILDER_MODULE = "muniment_services.cli.build"
 
 SYSTEM = Actor(principal_id="system", auth_method="system")
 """The server itself, as the actor of what it does unasked."""
@@ -61,8 +71,11 @@ def projections() -> tuple[Projection, ...]:
     return (
         CatalogProjection(),
         ExperimentsProjection(),
+        RegistryProjection(),
         RunsProjection(),
         MetricsProjection(),
+        LoggedModelsProjection(),
+        ArtifactsProjection(),
         RequestsProjection(),
     )
 
@@ -96,23 +109,67 @@ async def services(settings: Settings) -> AsyncIterator[Services]:
     log = embedded_log(settings.data_dir, settings)
     await log.start()
     events = codec()
-    store = open_store(
-        settings.data_dir / PROJECTIONS_FILE, projections(), settings.projections_memory
+    store = await asyncio.to_thread(
+        _caught_up_store, log, events, settings, await log.end_offsets()
     )
-    await asyncio.to_thread(catch_up, log, events, store, await log.end_offsets())
+    artifacts = local_artifacts(settings.data_dir / ARTIFACTS_FOLDER)
+    await artifacts.start()
     runner = Runner(store)
     state = documents.current_state(store)
     fold = Fold(log, events, state, runner, _loader(runner))
     writer = Writer(log, events, fold, runner, now_ms, os.urandom)
+    rebuilder = Rebuilder(
+        log,
+        events,
+        fold,
+        runner,
+        settings.data_dir,
+        lambda path: projections_store(path, settings),
+        lambda path: _builder_command(settings, path),
+        now_ms,
+    )
     runner.start()
     fold.start()
     try:
         await _first_events(events, writer, state, settings.data_dir)
-        yield Services(writer=writer, fold=fold, runner=runner, artifact_root=ARTIFACT_ROOT)
+        yield Services(
+            writer=writer,
+            fold=fold,
+            runner=runner,
+            rebuilder=rebuilder,
+            artifact_root=ARTIFACT_ROOT,
+            artifacts=artifacts,
+        )
     finally:
+        await rebuilder.close()
         await log.close()
         await fold.stop()
         await runner.close()
+        settle(settings.data_dir)
+
+
+def projections_store(path: Path, settings: Settings) -> Store:
+    """The projections' database at a path, opened or created."""
+    return open_store(path, projections(), settings.projections_memory)
+
+
+def _caught_up_store(log: EventLog, events: Codec, settings: Settings, ends: Ends) -> Store:
+    path = settle(settings.data_dir)
+    store = open_within(path, lambda at: projections_store(at, settings), ends)
+    rest = CatchUp(log, events, store)
+    rest.run(ends, StartProgress(rest.left(ends), time.monotonic))
+    return store
+
+
+def _builder_command(settings: Settings, path: Path) -> Sequence[str]:
+    values = (str(settings.data_dir), str(path), settings.projections_memory)
+    return (sys.executable, "-m", BUILDER_MODULE, *values)
+
+
+def local_artifacts(folder: Path) -> Artifacts:
+    """Artifacts in a folder; parts of multipart uploads wait below it and do not outlive us."""
+    parts = LocalArtifacts(folder / "multipart", transient=True)
+    return Artifacts(LocalArtifacts(folder), parts, os.urandom)
 
 
 def _loader(runner: Runner) -> Load:

@@ -10,13 +10,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-from muniment_projections.logged_models.reader import find_documents as find_logged_models
-from muniment_projections.runs.reader import find_documents as find_runs
 
 from muniment_projections.base import Connection
 from muniment_projections.catalog import apply as catalog
 from muniment_projections.experiments import tables as experiments
+from muniment_projections.logged_models.reader import find_documents as find_logged_models
+from muniment_projections.registry import tables as registry
 from muniment_projections.requests.apply import NEWEST
+from muniment_projections.runs.reader import find_documents as find_runs
 from muniment_projections.store import Store
 from muniment_schemas.ids import Offset
 from muniment_services.domain.commands import AggregateKey, State
@@ -28,6 +29,7 @@ CATALOG_DOCUMENTS: Mapping[str, str] = {
     "principal": catalog.PRINCIPALS,
     "schema": catalog.SCHEMAS,
     "experiment": experiments.DOCUMENTS,
+    "registered_model": registry.DOCUMENTS,
 }
 """Catalog kind to the SQL that gives (id, document) of all its aggregates."""
 

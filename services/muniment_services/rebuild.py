@@ -9,66 +9,182 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import duckdb
 import structlog
 
-from muniment_projections.base import Projection
+from muniment_projections.base import BATCH_EVENTS_MAX, Folded, Projection
 from muniment_projections.store import Store, StoreLayoutUnknown
 from muniment_schemas.codec import Codec
+from muniment_schemas.envelope import Event
 from muniment_schemas.ids import Offset
 from muniment_services import documents
 from muniment_services.domain.deciders import EVOLVERS
 from muniment_services.fold import FOLDED_TOPICS
 from muniment_services.log.base import EventLog, Record, TopicPartition
-from muniment_services.state import CurrentState
+from muniment_services.projection_files import remove, replace, unfinished
+
+Ends = Mapping[TopicPartition, Offset]
+"""For topic-partitions the offset that is not folded any more; others are left alone."""
 
 Progress = Callable[[int], None]
 """Told after every batch how many more records have been folded."""
 
+Watch = Callable[[Sequence[Record], Sequence[Folded]], None]
+"""Shown every batch after its fold, before it is written."""
+
+OpenStore = Callable[[Path], Store]
+"""Opens or creates the projections' database at a path."""
+
+PROGRESS_S = 1.0
+"""Catching up at the start is silent so long, and then tells every so often how far it is."""
+
+_NOT_A_DATABASE = "not a valid DuckDB database"
 _log = structlog.get_logger("muniment.rebuild")
 
 
-def open_store(path: Path, projections: Sequence[Projection], memory: str) -> Store:
-    """The projections' database; one of another layout is put aside and built anew."""
-    try:
-        return Store(path, projections, memory)
-    except StoreLayoutUnknown as error:
-        _log.warning("projections are built anew", reason=str(error))
-        path.unlink()
-        return Store(path, projections, memory)
+class CatchUp:
+    """Folds a log into a store from the store's checkpoints on, as often as there is more of it.
+
+    Blocking, and for one thread at a time. Memory is bounded by the largest batch and the fold's own
+    limits, however long the log is.
+    """
+
+    def __init__(
+        self, log: EventLog, codec: Codec, store: Store, watch: Watch | None = None
+    ) -> None:
+        self._log = log
+        self._codec = codec
+        self._store = store
+        self._watch = watch
+        self._state = documents.current_state(store)
+
+    def left(self, ends: Ends) -> int:
+        """How many records are missing to `ends`."""
+        next_offsets = self._state.next_offsets
+        return sum(
+            max(0, end - next_offsets.get(at, 0))
+            for at, end in ends.items()
+            if at.topic in FOLDED_TOPICS
+        )
+
+    def run(self, ends: Ends, progress: Progress | None = None) -> None:
+        """Fold everything up to `ends`, and nothing beyond, into the store."""
+        for records in self._batches(ends):
+            self._fold(records)
+            if progress is not None:
+                progress(len(records))
+
+    def _batches(self, ends: Ends) -> Iterator[Sequence[Record]]:
+        for topic in FOLDED_TOPICS:
+            for partition in range(self._log.partitions[topic]):
+                at = TopicPartition(topic, partition)
+                end = ends.get(at, Offset(0))
+                while (start := self._state.next_offsets.get(at, Offset(0))) < end:
+                    yield self._log.read(at, start, min(BATCH_EVENTS_MAX, end - start))
+
+    def _fold(self, records: Sequence[Record]) -> None:
+        state = self._state
+        events = [self._codec.decode(record.value) for record in records]
+        self._load(events)
+        batch = [state.fold(record, event) for record, event in zip(records, events, strict=True)]
+        if self._watch is not None:
+            self._watch(records, batch)
+        last = records[-1]
+        self._store.write(batch, {(last.at.topic, last.at.partition): last.offset + 1})
+        state.trim()
+
+    def _load(self, events: Sequence[Event]) -> None:
+        keys = [(e.envelope.aggregate_kind, e.envelope.aggregate_id) for e in events]
+        missing = self._state.missing(key for key in keys if key[0] in EVOLVERS)
+        if missing:
+            found = self._store.read(lambda connection: documents.find(connection, missing))
+            self._state.admit(found)
 
 
 def catch_up(
-    log: EventLog,
-    codec: Codec,
-    store: Store,
-    ends: Mapping[TopicPartition, Offset],
-    progress: Progress | None = None,
+    log: EventLog, codec: Codec, store: Store, ends: Ends, progress: Progress | None = None
 ) -> None:
     """Fold everything from the store's checkpoints up to `ends` into the store. Blocking."""
-    state = documents.current_state(store)
-    for records in _batches(log, state, ends):
-        _fold(records, codec, state, store)
-        if progress is not None:
-            progress(len(records))
+    CatchUp(log, codec, store).run(ends, progress)
 
 
-def _batches(
-    log: EventLog, state: CurrentState, ends: Mapping[TopicPartition, Offset]
-) -> Iterator[Sequence[Record]]:
-    for topic in FOLDED_TOPICS:
-        for partition in range(log.partitions[topic]):
-            at = TopicPartition(topic, partition)
-            while (start := state.next_offsets.get(at, Offset(0))) < ends.get(at, 0):
-                yield log.read(at, start)
+class StartProgress:
+    """Logs how far catching up is, when that takes longer than PROGRESS_S. A Progress."""
+
+    def __init__(self, total: int, clock: Callable[[], float]) -> None:
+        """total: records that are to be folded. clock: seconds, monotonic."""
+        self._total = total
+        self._clock = clock
+        self._began = self._told = clock()
+        self._done = 0
+
+    def __call__(self, events: int) -> None:
+        """So many more have been folded."""
+        self._done += events
+        now = self._clock()
+        if now - self._told < PROGRESS_S:
+            return
+        self._told = now
+        _log.info(
+            "projections catch up with the log",
+            events=self._done,
+            total=self._total,
+            events_per_s=round(self._done / (now - self._began)),
+        )
 
 
-def _fold(records: Sequence[Record], codec: Codec, state: CurrentState, store: Store) -> None:
-    events = [codec.decode(record.value) for record in records]
-    keys = [(e.envelope.aggregate_kind, e.envelope.aggregate_id) for e in events]
-    missing = state.missing(key for key in keys if key[0] in EVOLVERS)
-    if missing:
-        state.admit(store.read(lambda connection: documents.find(connection, missing)))
-    batch = [state.fold(record, event) for record, event in zip(records, events, strict=True)]
-    last = records[-1]
-    store.write(batch, {(last.at.topic, last.at.partition): last.offset + 1})
-    state.trim()
+def open_store(path: Path, projections: Sequence[Projection], memory: str) -> Store:
+    """The projections' database; an unreadable one, or one of another layout, is built anew.
+
+    Raises duckdb.Error when the file cannot be opened for another reason: in use, disk full.
+    """
+    if not path.exists():
+        remove(path)  # A write-ahead log that has lost its database belongs to nothing.
+    try:
+        return Store(path, projections, memory)
+    except StoreLayoutUnknown as error:
+        reason = str(error)
+    except duckdb.IOException as error:
+        if _NOT_A_DATABASE not in str(error):
+            raise
+        reason = str(error)
+    _log.warning("projections are built anew", reason=reason)
+    remove(path)
+    return Store(path, projections, memory)
+
+
+def open_within(path: Path, open_at: OpenStore, ends: Ends) -> Store:
+    """The projections' database, built anew when it knows of records that the log does not have.
+
+    That happens when the log was put back from a copy: what the projections hold is then of
+    another history.
+    """
+    store = open_at(path)
+    beyond = [
+        f"{topic}/{partition}@{offset}"
+        for (topic, partition), offset in store.checkpoints.items()
+        if offset > ends.get(TopicPartition(topic, partition), 0)
+    ]
+    if not beyond:
+        return store
+    _log.warning("projections are ahead of the log and are built anew", checkpoints=beyond)
+    store.close()
+    remove(path)
+    return open_at(path)
+
+
+def build(
+    log: EventLog, codec: Codec, path: Path, open_at: OpenStore, ends: Ends, progress: Progress
+) -> None:
+    """Build projections from nothing up to `ends` beside `path`, then put them in its place.
+
+    For who holds the log's lock. Dying on the way leaves the old file as it was.
+    """
+    new = unfinished(path)
+    remove(new)
+    store = open_at(new)
+    try:
+        catch_up(log, codec, store, ends, progress)
+    finally:
+        store.close()
+    replace(new, path)

@@ -51,7 +51,7 @@ def fruits(tracking_uri: str) -> str:
         ("", "apple banana cherry date elder"),
         ("metrics.`val/acc` > 0.4", "apple banana"),
         ("metrics.`val/acc` <= 0.5", "banana date"),
-        ('metrics."val/acc" != 0.5', "apple date"),
+        ('metrics."val/acc" != 0.5', "apple cherry date"),
         ("params.kind = 'rf'", "banana cherry"),
         ("params.kind != 'rf'", "apple date"),
         ("params.kind ILIKE 'RF'", "banana cherry date"),

@@ -62,8 +62,7 @@ def _without(
     return {
         path: upload
         for path, upload in uploads.items()
-        if upload.owner != deletion.owner
-        or not (path == deletion.path or path.startswith(folder))
+        if upload.owner != deletion.owner or not (path == deletion.path or path.startswith(folder))
     }
 
 

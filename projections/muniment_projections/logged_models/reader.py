@@ -14,9 +14,7 @@ def find_documents(connection: Connection, model_ids: Sequence[str]) -> dict[str
     return dict(connection.execute(tables.DOCUMENTS, [list(model_ids)]).fetchall())
 
 
-def model_points(
-    connection: Connection, model_ids: Sequence[str]
-) -> dict[str, list[ModelPoint]]:
+def model_points(connection: Connection, model_ids: Sequence[str]) -> dict[str, list[ModelPoint]]:
     """All metric points of these models, not only the latest: MLflow answers with them all.
 
     Models without metrics are left out; points are in the order in which they were logged.

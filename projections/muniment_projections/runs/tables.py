@@ -23,10 +23,15 @@ CREATE TABLE runs (
     tags MAP(VARCHAR, VARCHAR) NOT NULL,
     metrics MAP(VARCHAR, STRUCT(value DOUBLE, timestamp_ms BIGINT, step BIGINT)) NOT NULL,
     datasets STRUCT(name VARCHAR, digest VARCHAR, context VARCHAR)[] NOT NULL,
-    document BLOB NOT NULL
+    document BLOB NOT NULL USING COMPRESSION uncompressed
 )
 """
-"""No key: an index on run_id would keep DuckDB from merging row groups of replaced rows."""
+"""No key: an index on run_id would keep DuckDB from merging row groups of replaced rows.
+
+Documents are stored as they are: DuckDB decompresses whole segments, and the documents of a page of
+100 runs lie all over the table (measured at 100,000 runs: 6 ms to read them, 51 ms compressed; the
+file is twice as large).
+"""
 
 INCOMING = "incoming_runs"
 """Name under which a batch's rows are registered."""

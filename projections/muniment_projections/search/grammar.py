@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, cast
 
-from lark import Lark, Token, Transformer, UnexpectedInput
+from lark import Lark, Token, Transformer, UnexpectedInput, UnexpectedToken
 
 from muniment_projections.search.errors import SearchError
 from muniment_projections.search.refusals import Word, salvage
@@ -164,8 +164,8 @@ def parse_query(text: str) -> Expression:
     try:
         return _TreeBuilder(text).transform(_parser().parse(text, start="query"))
     except UnexpectedInput as e:
-        rest = text[e.pos_in_stream :].strip() if e.pos_in_stream is not None else ""
-        where = f"at '{rest[:40]}'" if rest else "at its end"
+        ended = isinstance(e, UnexpectedToken) and e.token.type == "$END"
+        where = "at its end" if ended else f"at '{text[e.pos_in_stream or 0 :][:40]}'"
         raise SearchError(f"The filter could not be read {where}.") from e
 
 

@@ -1,6 +1,8 @@
 """One page of any entity, by one statement: filter, visibility, order, cursor, then the documents.
 
-Rows are sorted as narrow columns; only the page's own documents are read, by row id.
+Rows are sorted as narrow columns; only the page's own documents are read, by row id. The sort
+values are materialised first, or each mention of one in the cursor's condition would look it up in
+its map again.
 """
 
 from __future__ import annotations
@@ -79,7 +81,7 @@ def statement(entity: Entity, compiled: Compiled, wanted: Search) -> Predicate:
     columns = [name for place in range(len(compiled.keys)) for name in (f"c{place}", f"v{place}")]
     order = keyset.order_sql(compiled.keys)
     text = f"""
-WITH raw AS (
+WITH raw AS MATERIALIZED (
     SELECT {", ".join(["t.rowid AS place", raw.sql, *extra])} FROM {entity.source} WHERE {where.sql}
 ), keyed AS (
     SELECT {", ".join(["place", keyset.class_columns(compiled.keys), *extra_names])} FROM raw

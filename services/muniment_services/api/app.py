@@ -11,7 +11,21 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import Response
 
 from muniment_auth.principal import Principal
-from muniment_services.api import experiments, metrics, run_data, runs, server
+from muniment_services.api import (
+    admin,
+    artifact_views,
+    artifacts,
+    experiments,
+    logged_models,
+    metrics,
+    model_versions,
+    multipart,
+    registered_models,
+    registry_history,
+    run_data,
+    runs,
+    server,
+)
 from muniment_services.api.errors import ApiError, expected
 from muniment_services.api.gateway import Gateway
 from muniment_services.api.hosts import HostCheck
@@ -20,10 +34,18 @@ from muniment_services.api.services import Services
 
 ROUTES: tuple[Route, ...] = (
     *server.ROUTES,
+    *admin.ROUTES,
     *experiments.ROUTES,
     *runs.ROUTES,
     *run_data.ROUTES,
     *metrics.ROUTES,
+    *logged_models.ROUTES,
+    *registered_models.ROUTES,
+    *model_versions.ROUTES,
+    *registry_history.ROUTES,
+    *artifacts.ROUTES,
+    *artifact_views.ROUTES,
+    *multipart.ROUTES,
 )
 """Every route that is served, each with the permission that it needs."""
 

@@ -1,4 +1,4 @@
-"""Artifacts as MLflow's UI asks for them: by run, logged model or model version instead of by path."""
+"""Artifacts by run, logged model or model version instead of by path, as MLflow's UI asks."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 Files are always sent as attachments with `nosniff`, so that a browser never runs one as a page of
 this server. One range per request is served; what else a Range header may say is ignored, and the
 whole file is sent, as RFC 9110 allows.
-Source: RFC 9110, sections 13 and 14; RFC 6266 and RFC 8187 (file names); MLflow 3.17 server answers.
+Source: RFC 9110, section 14; RFC 6266 and RFC 8187 (file names); MLflow 3.17 server answers.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import mimetypes
 import posixpath
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from urllib.parse import quote
 
 from muniment_projections.artifacts.reader import find_artifact
 from muniment_projections.runner import ProjectionsUnavailable
 from muniment_services.api.errors import ApiError
-from muniment_services.api.routes import Answer, Call, Headers
+from muniment_services.api.routes import Answer, Call
 from muniment_services.artifacts.base import (
     ArtifactError,
     ArtifactIsFolder,
@@ -63,6 +63,8 @@ async def download(call: Call, path: str) -> Answer:
 async def _open(call: Call, path: str) -> tuple[Opened, range | None]:
     store = call.services.artifacts.store
     given = call.headers.get(b"range")
+    if call.method == "HEAD" and (size := await store.size(path)) is not None:
+        return Opened(size, _nothing()), None  # RFC 9110: Range is for GET only
     if given is None:
         return await store.get(path), None
     for _ in range(OPEN_TRIES_MAX):
@@ -72,6 +74,11 @@ async def _open(call: Call, path: str) -> tuple[Opened, range | None]:
         if opened.size_bytes == size:
             return opened, span
     raise StoreUnavailable(path, "the file is being replaced again and again")
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    return
+    yield  # makes this a generator
 
 
 async def _digest(call: Call, path: str) -> bytes | None:

@@ -1,8 +1,8 @@
 """Multipart uploads through this server: create, the parts, complete or abort.
 
 An upload's parts wait in a store of their own, which is all the memory there is: a part's ETag is
-the name it is stored by. Completing an upload reads them in order into one ordinary upload, which is
-hashed and recorded like any other. Parts that nobody completes are removed at the next start.
+the name it is stored by. Completing an upload reads them in order into one ordinary upload, hashed
+and recorded like any other. Parts that nobody completes are removed at the next start.
 Source: MLflow 3.17 (`mlflow-artifacts/mpu`, as its client uses it).
 """
 
@@ -132,8 +132,8 @@ async def _require(store: ArtifactStore, upload_id: str) -> str:
         opened = await store.get(f"{upload_id}/{TARGET}")
     except ArtifactMissing:
         raise NotFound(
-            f"There is no multipart upload '{upload_id}'. It was completed or aborted, or the server "
-            "was restarted; upload the file again."
+            f"There is no multipart upload '{upload_id}': it was completed or aborted, or the "
+            "server was restarted. Upload the file again."
         ) from None
     return b"".join([chunk async for chunk in opened.chunks]).decode()
 

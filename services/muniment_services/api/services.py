@@ -11,6 +11,7 @@ from muniment_projections.runner import Runner
 from muniment_services.artifacts.keeper import Artifacts
 from muniment_services.domain.commands import State
 from muniment_services.fold import Fold
+from muniment_services.rebuilder import Rebuilder
 from muniment_services.write import Writer
 
 T = TypeVar("T")
@@ -23,6 +24,7 @@ class Services:
     writer: Writer
     fold: Fold
     runner: Runner
+    rebuilder: Rebuilder
     artifact_root: str
     artifacts: Artifacts
 

@@ -1,9 +1,9 @@
 """Changing artifacts: the file and its event, in the order that a crash forgives.
 
-An upload is durable in the store before its event is appended, a deletion's events are durable before
-the files go. A crash between the two leaves a file that no event speaks of, never an event whose file
-is not there; `verify_artifacts` finds it. An upload that replaced a file and crashed there left the new
-content under the old digest, which it finds as well.
+An upload is durable in the store before its event is appended, a deletion's events are durable
+before the files go. A crash between the two leaves a file that no event speaks of, never an event
+whose file is not there. An upload that replaced a file and crashed there left new content under the
+old digest. `verify_artifacts` finds both; no client had been told that they were accepted.
 """
 
 from __future__ import annotations

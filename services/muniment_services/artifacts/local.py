@@ -2,7 +2,8 @@
 
 A body is written to `staging/` first, flushed to the disk, and only then moved to its place below
 `files/`; the folders on the way are flushed too. obstore's own local writes are atomic but not
-flushed, so a power cut could otherwise leave an acknowledged file empty.
+flushed, so a power cut could leave an acknowledged file empty. Reading keeps one descriptor open, so
+whoever downloads a file that is being replaced gets the old one whole.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ import asyncio
 import os
 import shutil
 from collections.abc import AsyncIterator
+from io import FileIO
 from itertools import count
 from pathlib import Path
 
 from obstore.store import LocalStore
 
-from muniment_services.artifacts.base import Stored
-from muniment_services.artifacts.objects import FILES, ObjectArtifacts, translated
+from muniment_services.artifacts.base import BLOCK_BYTES, ArtifactIsFolder, Opened, Stored
+from muniment_services.artifacts.objects import FILES, ObjectArtifacts, reading, translated
 
 STAGING = "staging"
 PUBLISH_TRIES_MAX = 10
@@ -53,6 +55,15 @@ class LocalArtifacts(ObjectArtifacts):
                 raise
         return stored
 
+    async def get(self, path: str, span: range | None = None) -> Opened:
+        """Open a file or a part of it. Raises ArtifactMissing, ArtifactIsFolder."""
+        with reading(path):
+            file = await asyncio.to_thread(_open, self._folder / FILES / path)
+        if file is None:
+            raise ArtifactIsFolder(path)
+        size = os.fstat(file.fileno()).st_size
+        return Opened(size, _blocks(file, range(size) if span is None else span))
+
     async def delete(self, path: str) -> None:
         """Remove the file at a path, and all files below it. None there is no error."""
         await super().delete(path)
@@ -86,6 +97,20 @@ class LocalArtifacts(ObjectArtifacts):
                 _sync(folder)
             if folder == self._folder:
                 return
+
+
+def _open(path: Path) -> FileIO | None:
+    # None for a folder.
+    if path.is_dir():
+        return None
+    return FileIO(path)
+
+
+async def _blocks(file: FileIO, span: range) -> AsyncIterator[bytes]:
+    with file:
+        for start in range(span.start, span.stop, BLOCK_BYTES):
+            length = min(BLOCK_BYTES, span.stop - start)
+            yield await asyncio.to_thread(os.pread, file.fileno(), length, start)
 
 
 def _sync(path: Path) -> None:

@@ -60,7 +60,7 @@ class ObjectArtifacts:
         """Open a file or a part of it. Raises ArtifactMissing, ArtifactIsFolder."""
         options = {} if span is None else {"range": (span.start, span.stop)}
         try:
-            with _reading(path):
+            with reading(path):
                 found = await obstore.get_async(self._store, _key(path), options=options)  # type: ignore[arg-type]
         except ArtifactMissing:
             async for _ in self.walk(path):
@@ -71,7 +71,7 @@ class ObjectArtifacts:
     async def size(self, path: str) -> int | None:
         """A file's size in bytes, None if there is no such file."""
         try:
-            with _reading(path):
+            with reading(path):
                 return (await obstore.head_async(self._store, _key(path)))["size"]
         except ArtifactMissing:
             return None
@@ -79,7 +79,7 @@ class ObjectArtifacts:
     async def list(self, folder: str) -> Sequence[Entry]:
         """What is directly in a folder ("": the root), sorted by path; nothing if it is none."""
         try:
-            with _reading(folder):
+            with reading(folder):
                 found = await obstore.list_with_delimiter_async(self._store, _key(folder))
         except ArtifactMissing:
             return []
@@ -93,7 +93,7 @@ class ObjectArtifacts:
         if folder and (own := await self.size(folder)) is not None:
             yield Entry(folder, own)
         try:
-            with _reading(folder):
+            with reading(folder):
                 async for batch in obstore.list(self._store, _key(folder)):
                     for meta in batch:
                         if (path := _path(meta["path"])) != folder:
@@ -126,7 +126,7 @@ class ObjectArtifacts:
 
 
 class _Hashed:
-    """Chunks of any size as blocks of BLOCK_BYTES or more (the last one: or less), and their hash."""
+    """Chunks of any size as blocks of at least BLOCK_BYTES, the last one excepted; their hash."""
 
     def __init__(self, chunks: AsyncIterator[bytes]) -> None:
         self._sha256 = hashlib.sha256()
@@ -195,8 +195,8 @@ def translated(path: str) -> Iterator[None]:
 
 
 @contextmanager
-def _reading(path: str) -> Iterator[None]:
-    # What the store could not have at that path is not there.
+def reading(path: str) -> Iterator[None]:
+    """As `translated`; what the store could not have at that path is not there."""
     try:
         with translated(path):
             yield

@@ -7,9 +7,9 @@ import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from muniment_projections.artifacts.reader import recorded_artifacts
+from muniment_projections.artifacts.reader import RecordedArtifact, recorded_artifacts
 from muniment_projections.base import Connection
-from muniment_services.artifacts.base import ArtifactStore
+from muniment_services.artifacts.base import ArtifactStore, Entry
 
 MISSING = "missing"
 CHANGED = "changed"
@@ -35,16 +35,16 @@ async def verify_artifacts(store: ArtifactStore, connection: Connection) -> Asyn
         expected = recorded.pop(entry.path, None)
         if expected is None:
             yield Finding(UNRECORDED, entry.path)
-        elif entry.size_bytes != expected.size_bytes:
-            yield Finding(CHANGED, entry.path)
-        elif await _sha256(store, entry.path) != expected.sha256:
+        elif not await _is_same(store, entry, expected):
             yield Finding(CHANGED, entry.path)
     for path in recorded:
         yield Finding(MISSING, path)
 
 
-async def _sha256(store: ArtifactStore, path: str) -> bytes:
+async def _is_same(store: ArtifactStore, entry: Entry, recorded: RecordedArtifact) -> bool:
+    if entry.size_bytes != recorded.size_bytes:
+        return False
     digest = hashlib.sha256()
-    async for chunk in (await store.get(path)).chunks:
+    async for chunk in (await store.get(entry.path)).chunks:
         await asyncio.to_thread(digest.update, chunk)
-    return digest.digest()
+    return digest.digest() == recorded.sha256

@@ -42,6 +42,11 @@ class CreateModelVersion(ModelCommand, frozen=True, kw_only=True):
     description: str = ""
     tags: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def registers_logged_model(self) -> bool:
+        """Whether a logged model is registered, and not a prompt."""
+        return bool(self.logged_model_id) and not is_prompt(dict(self.tags))
+
     def needs(self) -> tuple[AggregateKey, ...]:
         """The run and the logged model that the source may belong to."""
         run = ((runs.KIND, self.run_id),) if self.run_id else ()

@@ -57,9 +57,9 @@ class RegisteredModel(State, frozen=True, kw_only=True):
     created_at_ms: int
     updated_at_ms: int
     tags: dict[str, str]
-    versions: dict[int, ModelVersion] = {}
-    aliases: dict[str, int] = {}
-    last_version: int = 0
+    versions: dict[int, ModelVersion]
+    aliases: dict[str, int]
+    last_version: int
 
 
 def require(world: World, name: str) -> RegisteredModel:
@@ -141,6 +141,9 @@ def _created(state: RegisteredModel | None, event: e.RegisteredModelCreated) -> 
         created_at_ms=at_ms,
         updated_at_ms=at_ms,
         tags=event.tags,
+        versions={},
+        aliases={},
+        last_version=0,
     )
 
 

@@ -128,7 +128,7 @@ class LinkPrompts(TraceCommand, frozen=True, kw_only=True):
 
 
 def start(world: World, command: StartTrace, context: Context) -> e.TraceStarted:
-    """Raises NotFound or Invalid for the experiment, Invalid for an impossible time or long name."""
+    """Raises NotFound or Invalid for the experiment, Invalid for a time or name out of range."""
     if not TIME_MS_MIN <= command.request_time_ms <= TIME_MS_MAX:
         raise Invalid(f"A trace cannot begin at {command.request_time_ms} ms since 1970.")
     experiment = experiments.require_active(world, command.experiment_id)

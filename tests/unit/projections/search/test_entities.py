@@ -31,7 +31,8 @@ CREATE TABLE registered_models AS SELECT * FROM (VALUES
     ('p', 3, 9, MAP {'mlflow.prompt.is_prompt': 'true', 'x': '1'}, true)
 ) AS v(name, created_at_ms, updated_at_ms, tags, is_prompt);
 CREATE TABLE model_versions AS SELECT * FROM (VALUES
-    ('a', 1, 'runs:/r1/m', 'r1', 1, 7), ('a', 2, 'runs:/r2/m', 'r2', 2, 7), ('b', 1, 's3', NULL, 3, 8)
+    ('a', 1, 'runs:/r1/m', 'r1', 1, 7), ('a', 2, 'runs:/r2/m', 'r2', 2, 7),
+    ('b', 1, 's3', NULL, 3, 8)
 ) AS v(name, version, source, run_id, created_at_ms, updated_at_ms),
 (SELECT MAP {'k': 'v'} AS tags, false AS is_prompt);
 CREATE TABLE logged_models AS SELECT * FROM (VALUES
@@ -42,18 +43,20 @@ CREATE TABLE logged_models AS SELECT * FROM (VALUES
 (SELECT '0' AS experiment_id, NULL::VARCHAR AS source_run_id, 0 AS updated_at_ms,
         MAP {'t': 'v'} AS tags);
 CREATE TABLE model_points AS SELECT * FROM (VALUES
-    ('m-1', 'r', 'auc', 1, 10, 0.5, 'train', 'd1'), ('m-1', 'r', 'auc', 1, 20, 0.9, 'test', 'd2'),
+    ('m-1', 'r', 'auc', 1, 10, 0.5::DOUBLE, 'train', 'd1'),
+    ('m-1', 'r', 'auc', 1, 20, 0.9, 'test', 'd2'),
     ('m-2', 'r', 'auc', 1, 10, 0.7, 'test', 'd3'), ('m-2', 'r', 'auc', 2, 10, 'NaN', 'train', 'd1')
 ) AS v(model_id, run_id, key, step, timestamp_ms, value, dataset_name, dataset_digest);
 CREATE TABLE traces AS SELECT * FROM (VALUES
     ('tr-1', 10, 5, 'OK', 'c1', MAP {'mlflow.traceName': 'chat', 'k': 'v'},
      MAP {'mlflow.sourceRun': 'r1'}, []::VARCHAR[], ['p/1'],
-     [{'kind': 'feedback', 'name': 'q', 'value': '"good"', 'number': NULL, 'valid': true}]),
+     [{'kind': 'feedback', 'name': 'q', 'value': '"good"', 'number': NULL::DOUBLE,
+       'valid': true}]),
     ('tr-2', 20, NULL, 'ERROR', NULL, MAP {}, MAP {}, ['r1'], []::VARCHAR[],
-     [{'kind': 'feedback', 'name': 'q', 'value': '0.8', 'number': 0.8, 'valid': true},
-      {'kind': 'issue', 'name': 'i-1', 'value': 'null', 'number': NULL, 'valid': true}]),
+     [{'kind': 'feedback', 'name': 'q', 'value': '0.8', 'number': 0.8::DOUBLE, 'valid': true},
+      {'kind': 'issue', 'name': 'i-1', 'value': 'null', 'number': NULL::DOUBLE, 'valid': true}]),
     ('tr-3', 30, 9, 'OK', NULL, MAP {'mlflow.traceName': 'Chat'}, MAP {'s': 'x'}, [], [],
-     [{'kind': 'feedback', 'name': 'q', 'value': '0.2', 'number': 0.2, 'valid': false}])
+     [{'kind': 'feedback', 'name': 'q', 'value': '0.2', 'number': 0.2::DOUBLE, 'valid': false}])
 ) AS v(trace_id, request_time_ms, execution_duration_ms, state, client_request_id, tags, metadata,
        run_ids, prompts, assessments), (SELECT '0' AS experiment_id);
 CREATE TABLE trace_spans AS SELECT * FROM (VALUES
@@ -61,19 +64,25 @@ CREATE TABLE trace_spans AS SELECT * FROM (VALUES
     ('tr-1', 'tool', 'TOOL', 'ERROR', '{"text": "hello"}'),
     ('tr-2', 'tool', 'TOOL', 'OK', '{}')
 ) AS v(trace_id, name, type, status, content);
-ALTER TABLE experiments ADD COLUMN document BLOB; UPDATE experiments SET document = experiment_id::BLOB;
-ALTER TABLE registered_models ADD COLUMN document BLOB; UPDATE registered_models SET document = name::BLOB;
-ALTER TABLE model_versions ADD COLUMN document BLOB;
-UPDATE model_versions SET document = (name || version)::BLOB;
-ALTER TABLE logged_models ADD COLUMN document BLOB; UPDATE logged_models SET document = model_id::BLOB;
-ALTER TABLE traces ADD COLUMN document BLOB; UPDATE traces SET document = trace_id::BLOB;
 """
+
+DOCUMENTS = {
+    "experiments": "experiment_id",
+    "registered_models": "name",
+    "model_versions": "name || version",
+    "logged_models": "model_id",
+    "traces": "trace_id",
+}
+"""What stands for each row's document, so that pages are easy to read."""
 
 
 @pytest.fixture(scope="module")
 def connection() -> Iterator[Connection]:
     with duckdb.connect(":memory:") as opened:
         opened.execute(TABLES)
+        for table, document in DOCUMENTS.items():
+            opened.execute(f"ALTER TABLE {table} ADD COLUMN document BLOB")
+            opened.execute(f"UPDATE {table} SET document = ({document})::BLOB")
         yield opened
 
 

@@ -1,0 +1,103 @@
+"""The registry's past: what a version went through, and what a model was at a time.
+
+GET /api/v1/models/{name}/versions/{version}/timeline
+GET /api/v1/models/{name}/state?as_of_ms=…
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from muniment_auth.permissions import Permission as P
+from muniment_projections.base import Connection
+from muniment_projections.registry import reader
+from muniment_services.api import wire
+from muniment_services.api.requests import Field, Fields, missing
+from muniment_services.api.routes import Call, Route
+from muniment_services.domain.errors import NotFound
+from muniment_services.domain.registry_names import version_number
+
+_STATE: Fields = (Field("as_of_ms", "int", required=True),)
+
+Found = tuple[list[reader.Interval], list[reader.Interval], list[reader.Interval]]
+
+
+async def timeline(call: Call) -> bytes:
+    """When a version existed, its stages and its aliases, each with the events at both ends.
+
+    Versions of that number of every model that ever had the name are told, deleted ones too; the
+    model_id tells them apart.
+    """
+    name, version = call.path_params["name"], version_number(call.path_params["version"])
+
+    def read(connection: Connection) -> Found:
+        return (
+            reader.existence(connection, name, version),
+            reader.stage_history(connection, name, version),
+            reader.alias_history(connection, name, version),
+        )
+
+    existed, stages, aliases = await call.services.read(read)
+    if not existed:
+        raise NotFound(f"Model Version (name={name}, version={version}) not found")
+    return wire.encode(
+        {
+            "name": name,
+            "version": str(version),
+            "existed": _intervals(existed),
+            "stages": _intervals(stages, "stage"),
+            "aliases": _intervals(aliases, "alias"),
+        }
+    )
+
+
+async def state(call: Call) -> bytes:
+    """The model that had the name at a time: its versions then, their stages and aliases."""
+    name = call.path_params["name"]
+    at_ms = call.params(_STATE).get("as_of_ms")
+    if at_ms is None:
+        raise missing("as_of_ms")
+    found = await call.services.read(lambda c: reader.registry_as_of(c, name, at_ms))
+    if found is None:
+        raise NotFound(f"There was no registered model with name={name} at {at_ms}")
+    return wire.encode(
+        {
+            "name": found.name,
+            "model_id": found.model_id,
+            "as_of_ms": at_ms,
+            "versions": [
+                {"version": str(v.version), "stage": v.stage, "aliases": v.aliases}
+                for v in found.versions
+            ],
+        }
+    )
+
+
+def _intervals(found: Sequence[reader.Interval], subject: str | None = None) -> list[wire.Json]:
+    return [
+        {
+            "model_id": interval.model_id,
+            **({} if subject is None else {subject: interval.subject}),
+            "valid_from_ms": interval.valid_from_ms,
+            "valid_to_ms": interval.valid_to_ms,
+            "began_by": _turn(interval.began),
+            "ended_by": None if interval.ended is None else _turn(interval.ended),
+        }
+        for interval in found
+    ]
+
+
+def _turn(turn: reader.Turn) -> wire.Json:
+    return {
+        "topic": turn.topic,
+        "partition": turn.partition,
+        "offset": turn.offset,
+        "event_id": turn.event_id,
+        "actor": turn.actor,
+    }
+
+
+ROUTES = (
+    Route("GET", "/api/v1/models/{name}/versions/{version}/timeline", P.MODEL_READ, timeline),
+    Route("GET", "/api/v1/models/{name}/state", P.MODEL_READ, state),
+)
