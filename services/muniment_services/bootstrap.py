@@ -30,6 +30,7 @@ from muniment_projections.requests.apply import RequestsProjection
 from muniment_projections.runner import Runner
 from muniment_projections.runs.apply import RunsProjection
 from muniment_projections.store import Store
+from muniment_projections.traces.apply import TracesProjection
 from muniment_schemas.codec import Codec
 from muniment_schemas.envelope import WORKSPACE_DEFAULT, Actor
 from muniment_schemas.subjects import Schemas
@@ -75,6 +76,7 @@ def projections() -> tuple[Projection, ...]:
         RunsProjection(),
         MetricsProjection(),
         LoggedModelsProjection(),
+        TracesProjection(),
         ArtifactsProjection(),
         RequestsProjection(),
     )

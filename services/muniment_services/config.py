@@ -6,17 +6,20 @@ default. `muniment config show` prints each with its origin.
 
 from __future__ import annotations
 
+import difflib
 import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 ENVIRONMENT_PREFIX = "MUNIMENT_"
+CONFIG_VARIABLE = f"{ENVIRONMENT_PREFIX}CONFIG"
+MEMORY_PATTERN = r"^\d+(\.\d+)? ?[KMGT]i?B$"
 
 
 class ConfigError(Exception):
@@ -45,12 +48,16 @@ class Settings(BaseModel):
         6, ge=1, le=256, description="Partitions of the runs topic; fixed when the log is created."
     )
     projections_memory: str = Field(
-        "2GB", description="Memory that DuckDB may use for the projections."
+        "2GB",
+        pattern=MEMORY_PATTERN,
+        description="Memory that DuckDB may use for the projections, as 512MB or 4GB.",
     )
     shutdown_s: int = Field(
         4, ge=0, le=600, description="Seconds that requests under way get to finish on SIGTERM."
     )
-    log_level: str = Field("info", description="debug, info, warning or error.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least level of what is logged: debug, info, warning or error."
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +72,7 @@ def load(
     flags: Mapping[str, Any], environment: Mapping[str, str], config_file: Path | None
 ) -> Loaded:
     """Read all sources. flags: those given on the command line. Raises ConfigError."""
-    file = config_file or _path(environment.get(f"{ENVIRONMENT_PREFIX}CONFIG"))
+    file = config_file or _path(environment.get(CONFIG_VARIABLE))
     values: dict[str, Any] = {}
     origins = dict.fromkeys(Settings.model_fields, "default")
     sources = (
@@ -80,10 +87,25 @@ def load(
         return Loaded(Settings(**values), origins)
     except ValidationError as error:
         first = error.errors()[0]
-        name = str(first["loc"][0]) if first["loc"] else "?"
-        raise ConfigError(
-            f"{name} (from {origins.get(name, 'an unknown source')}): {first['msg']}"
-        ) from None
+        name = str(first["loc"][0])
+        if name not in Settings.model_fields:
+            raise ConfigError(_unknown(name, origins[name])) from None
+        wrong = f"{name} (from {origins[name]}) cannot be {first['input']!r}: {first['msg']}."
+        raise ConfigError(wrong) from None
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """Variables that look like settings and are none: most likely a slip of the pen."""
+    known = {CONFIG_VARIABLE, *(f"{ENVIRONMENT_PREFIX}{n.upper()}" for n in Settings.model_fields)}
+    return sorted(
+        name for name in environment if name.startswith(ENVIRONMENT_PREFIX) and name not in known
+    )
+
+
+def _unknown(name: str, origin: str) -> str:
+    close = difflib.get_close_matches(name, Settings.model_fields)
+    meant = f"Did you mean {close[0]}?" if close else "`muniment config show` lists all."
+    return f"{name} (from {origin}) is not a setting. {meant}"
 
 
 def refuse_open_network(settings: Settings) -> None:

@@ -19,6 +19,7 @@ from muniment_projections.registry import tables as registry
 from muniment_projections.requests.apply import NEWEST
 from muniment_projections.runs.reader import find_documents as find_runs
 from muniment_projections.store import Store
+from muniment_projections.traces.reader import find_documents as find_traces
 from muniment_schemas.ids import Offset
 from muniment_services.domain.commands import AggregateKey, State
 from muniment_services.domain.deciders import STATES
@@ -33,7 +34,7 @@ CATALOG_DOCUMENTS: Mapping[str, str] = {
 }
 """Catalog kind to the SQL that gives (id, document) of all its aggregates."""
 
-FINDERS = {"run": find_runs, "logged_model": find_logged_models}
+FINDERS = {"run": find_runs, "logged_model": find_logged_models, "trace": find_traces}
 """Kind to the function that finds documents by id."""
 
 

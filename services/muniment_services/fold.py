@@ -39,7 +39,7 @@ class Fold:
         self, log: EventLog, codec: Codec, state: CurrentState, runner: Runner, load: Load
     ) -> None:
         self.state = state
-        self._log = log
+        self.log = log
         self._codec = codec
         self._runner = runner
         self._load = load
@@ -68,7 +68,7 @@ class Fold:
             raise LogUnavailable(self.failure)
         waiter: asyncio.Future[Folded] = asyncio.get_running_loop().create_future()
         event_id = event.envelope.event_id.encode()
-        appended = self._log.append(record)
+        appended = self.log.append(record)
         self._own[event_id] = (event, waiter)
         appended.add_done_callback(lambda done: self._appended(done, event_id))
         folded = await waiter
@@ -95,7 +95,7 @@ class Fold:
         """
         ends = {
             at: end
-            for at, end in (await self._log.end_offsets()).items()
+            for at, end in (await self.log.end_offsets()).items()
             if self._is_behind(at, end)
         }
         if not ends:
@@ -134,10 +134,10 @@ class Fold:
                 TopicPartition(topic, partition), Offset(0)
             )
             for topic in FOLDED_TOPICS
-            for partition in range(self._log.partitions[topic])
+            for partition in range(self.log.partitions[topic])
         }
         try:
-            async for records in self._log.follow(start):
+            async for records in self.log.follow(start):
                 await self._fold(records)
         except Exception as error:  # noqa: BLE001
             # The edge of this task: an event that cannot be folded is our fault. Stop, do not skip.

@@ -35,6 +35,13 @@ def settle(folder: Path) -> Path:
     return current
 
 
+def newest(folder: Path) -> Path | None:
+    """The complete file that counts, if there is one. Changes nothing."""
+    current = folder / PROJECTIONS_FILE
+    found = sorted(folder.glob(_NUMBERED)) or ([current] if current.exists() else [])
+    return found[-1] if found else None
+
+
 def numbered(folder: Path, now_ms: int) -> Path:
     """The name that the next rebuilt file gets beside the one in use."""
     return folder / f"projections.{now_ms:015d}.duckdb"

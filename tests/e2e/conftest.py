@@ -66,7 +66,8 @@ def clean_client(
     yield
     while mlflow.active_run() is not None:
         mlflow.end_run()
-    mlflow.autolog(disable=True, silent=True)
+    for integration in (mlflow.sklearn, mlflow.xgboost):
+        integration.autolog(disable=True, silent=True)
     mlflow.set_experiment(experiment_id="0")
 
 

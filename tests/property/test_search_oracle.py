@@ -32,6 +32,7 @@ TEXTS = ["", "a", "A", "ab", "aB%", "a_b", "b", "10", "9", "é", "x'y"]
 NUMBERS = [math.nan, math.inf, -math.inf, 0.0, -0.0, 1.0, -2.5, 1e300, DOUBLE_MAX, 5e-324]
 PATTERNS = ["%", "a%", "%B%", "_", "A_", "a\\_b", "", "%%"]
 
+numbers = st.sampled_from([*NUMBERS, math.nan, math.nan])
 text_maps = st.dictionaries(st.sampled_from(["p", "q x", "p.q"]), st.sampled_from(TEXTS))
 datasets = st.builds(
     dataset, st.sampled_from(["a", "b"]), st.sampled_from(TEXTS), st.sampled_from([None, "a", "ab"])
@@ -52,8 +53,8 @@ def runs(prefix: str) -> st.SearchStrategy[list[Run]]:
             "lifecycle_changed_at_ms": st.integers(0, 2),
             "params": text_maps,
             "tags": text_maps,
-            "metrics": st.dictionaries(
-                st.sampled_from(["m", "n.x"]), st.builds(Metric, st.sampled_from(NUMBERS))
+            "metrics": st.fixed_dictionaries(
+                {}, optional={key: st.builds(Metric, numbers) for key in ("m", "n.x")}
             ),
             "datasets": st.lists(datasets, max_size=2).map(tuple),
         }
@@ -249,7 +250,9 @@ ORDERS = [
 ]
 
 orders = st.lists(
-    st.tuples(st.sampled_from(ORDERS), st.sampled_from(["", " ASC", " desc", " DESC"])),
+    st.tuples(
+        st.sampled_from([ORDERS[0], *ORDERS]), st.sampled_from(["", " ASC", " desc", " DESC"])
+    ),
     max_size=3,
     unique_by=lambda pair: pair[0].name,
 )
@@ -316,7 +319,7 @@ stages = st.fixed_dictionaries(
     }
 )
 views = st.sampled_from(["active", "deleted", "all"])
-conjunctions = st.lists(clauses, max_size=2)
+conjunctions: st.SearchStrategy[list[Clause]] = st.just([]) | st.lists(clauses, max_size=2)
 
 
 def prepared(found: Sequence[Run], experiment_stages: Stages) -> Connection:

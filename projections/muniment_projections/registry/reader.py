@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +56,15 @@ class Interval:
     ended: Turn | None
 
 
+@dataclass(frozen=True, slots=True)
+class VersionHistory:
+    """When a version existed, and its stages and aliases."""
+
+    existed: list[Interval]
+    stages: list[Interval]
+    aliases: list[Interval]
+
+
 _AT = "valid_from_ms <= $at_ms AND (valid_to_ms IS NULL OR valid_to_ms > $at_ms)"
 
 _MODEL_AT = f"""
@@ -84,12 +94,33 @@ ORDER BY from_offset, {subject}
 def registry_as_of(connection: Connection, name: str, at_ms: int) -> ModelThen | None:
     """The model that had a name at a time, as it was then; None when there was none.
 
-    at_ms: milliseconds since 1970, by the servers' clocks. The three statements read one
-    transaction's snapshot.
+    at_ms: milliseconds since 1970, by the servers' clocks.
     """
+    with _snapshot(connection):
+        return _as_of(connection, name, at_ms)
+
+
+def version_history(connection: Connection, name: str, version: int) -> VersionHistory:
+    """All intervals of a version, of every model that ever had the name; oldest first."""
+    with _snapshot(connection):
+        return VersionHistory(
+            existed=_history(connection, "version_intervals", "version", name, version),
+            stages=stage_history(connection, name, version),
+            aliases=_history(connection, "alias_intervals", "alias", name, version),
+        )
+
+
+def stage_history(connection: Connection, name: str, version: int) -> list[Interval]:
+    """The stages that a version has had, oldest first, of every model that ever had the name."""
+    return _history(connection, "stage_intervals", "stage", name, version)
+
+
+@contextmanager
+def _snapshot(connection: Connection) -> Iterator[None]:
+    # Statements that belong together must not see a batch arrive between them.
     connection.begin()
     try:
-        return _as_of(connection, name, at_ms)
+        yield
     finally:
         connection.rollback()
 
@@ -105,21 +136,6 @@ def _as_of(connection: Connection, name: str, at_ms: int) -> ModelThen | None:
         for version, stage in connection.execute(_STAGES_AT, then).fetchall()
     )
     return ModelThen(found[0], name, versions, aliases)
-
-
-def stage_history(connection: Connection, name: str, version: int) -> list[Interval]:
-    """The stages that a version has had, oldest first, of every model that ever had the name."""
-    return _history(connection, "stage_intervals", "stage", name, version)
-
-
-def alias_history(connection: Connection, name: str, version: int) -> list[Interval]:
-    """The aliases that have pointed at a version, oldest first, likewise."""
-    return _history(connection, "alias_intervals", "alias", name, version)
-
-
-def existence(connection: Connection, name: str, version: int) -> list[Interval]:
-    """When there was such a version, oldest first, likewise; the subject is its number."""
-    return _history(connection, "version_intervals", "version", name, version)
 
 
 def _history(

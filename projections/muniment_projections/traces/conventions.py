@@ -1,8 +1,8 @@
 """Attributes of other libraries' conventions under MLflow's names.
 
 A span that was not made by MLflow's client says its type, inputs, outputs, tokens and model in its
-own library's words. What MLflow's name lacks is taken from the first convention that has it; nothing
-that is there is replaced, and the library's own attributes stay.
+own library's words. What MLflow's name lacks is taken from the first convention that has it;
+nothing that is there is replaced, and the library's own attributes stay.
 Source: OpenTelemetry GenAI semantic conventions; OpenInference; OpenLLMetry (Traceloop).
 """
 

@@ -15,6 +15,7 @@ from muniment_services.api.routes import Answer, Call, Route, mlflow
 from muniment_services.domain import logged_model, run
 from muniment_services.domain.artifact import below, checked_path, path_of
 from muniment_services.domain.errors import Invalid
+from muniment_services.domain.registered_model import require_version
 
 UI_UPLOAD_BYTES_MAX = 10 * 1024 * 1024
 
@@ -24,6 +25,7 @@ _RUN: Fields = (
     Field("path"),
 )
 _RUN_FILE: Fields = (*_RUN[:2], Field("path", required=True))
+_VERSION_FILE: Fields = (Field("name"), Field("version"), Field("path", required=True))
 _MODEL_FILE: Fields = (Field("artifact_file_path", checked=False),)
 _MODEL_FOLDER: Fields = (Field("artifact_directory_path"),)
 _UPLOAD: Fields = (Field("run_uuid", checked=False), Field("path", checked=False))
@@ -62,6 +64,17 @@ async def get_logged_model_file(call: Call) -> Answer:
     path = checked_path(path)
     found = await _logged_model(call)
     return await _download(call, found.artifact_uri, path)
+
+
+async def get_version_file(call: Call) -> Answer:
+    """GET /model-versions/get-artifact."""
+    params = from_query(call.query, _VERSION_FILE)
+    path = checked_path(params["path"])
+    await call.services.fold.caught_up()
+    _, found = require_version(
+        call.services.fold.state, params.get("name", ""), params.get("version", "")
+    )
+    return await _download(call, found.storage_location, path)
 
 
 async def upload_run_file(call: Call) -> Answer:
@@ -120,4 +133,5 @@ ROUTES = (
         "GET", "logged-models/{model_id}/artifacts/files", P.ARTIFACT_READ, get_logged_model_file
     ),
     Route("GET", "/get-artifact", P.ARTIFACT_READ, get_run_file),
+    Route("GET", "/model-versions/get-artifact", P.ARTIFACT_READ, get_version_file),
 )

@@ -6,6 +6,7 @@ Source: MLflow 3.17 REST API, error responses.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -18,7 +19,7 @@ from muniment_services.write import Contended
 
 SQLSTATE = "KAM00"
 
-STATUS = {
+STATUS: Mapping[str, int] = {
     "BAD_REQUEST": 400,
     "INVALID_PARAMETER_VALUE": 400,
     "RESOURCE_ALREADY_EXISTS": 400,
@@ -31,13 +32,14 @@ STATUS = {
     "REQUEST_TOO_LARGE": 413,
     "RANGE_NOT_SATISFIABLE": 416,
     "REQUEST_LIMIT_EXCEEDED": 429,
+    "FEATURE_DISABLED": 500,
     "INTERNAL_ERROR": 500,
     "INVALID_STATE": 500,
     "NOT_IMPLEMENTED": 501,
     "TEMPORARILY_UNAVAILABLE": 503,
 }
 
-_DOMAIN: dict[type[d.DomainError], str] = {
+_DOMAIN: Mapping[type[d.DomainError], str] = {
     d.Invalid: "INVALID_PARAMETER_VALUE",
     d.NotFound: "RESOURCE_DOES_NOT_EXIST",
     d.AlreadyExists: "RESOURCE_ALREADY_EXISTS",
@@ -46,7 +48,7 @@ _DOMAIN: dict[type[d.DomainError], str] = {
     d.KeyReused: "INVALID_PARAMETER_VALUE",
 }
 
-_CLASSES = {"RESOURCE_DOES_NOT_EXIST": "RESOURCE_NOT_FOUND"}
+_CLASSES: Mapping[str, str] = {"RESOURCE_DOES_NOT_EXIST": "RESOURCE_NOT_FOUND"}
 
 
 class ApiError(Exception):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from muniment_auth.permissions import Permission as P
 from muniment_projections.search.entities.experiments import EXPERIMENTS
 from muniment_projections.search.page import Search, search
@@ -16,17 +18,18 @@ from muniment_services.domain.commands import Command
 from muniment_services.domain.errors import NotFound
 from muniment_services.write import Outcome
 
-MAX_RESULTS_DEFAULT = 1000
 MAX_RESULTS_MAX = 50_000
 
-VIEWS = {"ACTIVE_ONLY": "active", "DELETED_ONLY": "deleted", "ALL": "all"}
+VIEWS: Mapping[str, str] = {"ACTIVE_ONLY": "active", "DELETED_ONLY": "deleted", "ALL": "all"}
 """MLflow's view types; an unknown name falls back to the default."""
+VIEW_NUMBERS = ("", "ACTIVE_ONLY", "DELETED_ONLY", "ALL")
+"""View types by the number that may stand for them."""
 
 _ID: Fields = (Field("experiment_id", required=True),)
 _CREATE: Fields = (
     Field("name", required=True),
     Field("artifact_location"),
-    Field("tags", "message", repeated=True, fields=TAG_FIELDS, checked=False),
+    Field("tags", "message", repeated=True, fields=TAG_FIELDS),
 )
 _GET_BY_NAME: Fields = (Field("experiment_name", required=True),)
 _UPDATE: Fields = (Field("experiment_id", required=True), Field("new_name", required=True))
@@ -37,7 +40,7 @@ _SET_TAG: Fields = (
 )
 _DELETE_TAG: Fields = (Field("experiment_id", required=True), Field("key", required=True))
 _SEARCH: Fields = (
-    Field("view_type", "enum", checked=False),
+    Field("view_type", "enum", checked=False, numbers=VIEW_NUMBERS),
     Field("max_results", "int"),
     Field("order_by", repeated=True),
     Field("filter"),
@@ -88,7 +91,7 @@ async def get_by_name(call: Call) -> bytes:
 async def search_experiments(call: Call) -> bytes:
     """POST or GET experiments/search."""
     params = call.params(_SEARCH)
-    max_results = _max_results(params.get("max_results"))
+    max_results = _max_results(params.get("max_results", 0))
     view = VIEWS.get(params.get("view_type", ""), "active")
     scope = TRUE if view == "all" else Predicate("t.lifecycle = ?", (view,))
     wanted = Search(
@@ -109,9 +112,8 @@ async def search_experiments(call: Call) -> bytes:
     )
 
 
-def _max_results(given: int | None) -> int:
-    if given is None:
-        return MAX_RESULTS_DEFAULT
+def _max_results(given: int) -> int:
+    # MLflow has no default here: a search that does not say how many is refused.
     if given < 1:
         raise ApiError(
             "INVALID_PARAMETER_VALUE",

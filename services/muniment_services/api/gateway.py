@@ -14,6 +14,7 @@ from typing import Any
 import structlog
 
 from muniment_auth import policy
+from muniment_auth.permissions import Permission
 from muniment_auth.principal import Principal
 from muniment_services.api.errors import ApiError, ErrorAnswer, expected, internal
 from muniment_services.api.hosts import HostCheck
@@ -50,6 +51,10 @@ class Gateway:
         self._principal = principal
         self._fallback = fallback
 
+    def paths_behind(self) -> list[str]:
+        """Paths that the application behind the gateway answers itself; no policy covers those."""
+        return [route.path for route in getattr(self._fallback, "routes", ())]
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI connection."""
         if scope["type"] != "http":
@@ -71,7 +76,7 @@ class Gateway:
     async def _serve(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         method, path = scope["method"], scope["path"]
-        self._hosts.check(method, headers)
+        self._hosts.check(method, path, headers)
         found = self.table.find(method, path)
         if found is None and method == "HEAD":
             found = self.table.find("GET", path)
@@ -81,6 +86,8 @@ class Gateway:
             return
         route, path_params = found
         self._authorise(route)
+        if route.permission is not Permission.PUBLIC:
+            _refuse_workspace(headers)
         if self.services is None:
             raise ApiError("TEMPORARILY_UNAVAILABLE", "The server is starting; try again.")
         call = Call(
@@ -93,7 +100,7 @@ class Gateway:
         )
         if route.streams:
             call.stream = _chunks(receive)
-        elif method not in ("GET", "HEAD"):
+        elif method not in ("GET", "HEAD") or headers.get(b"content-length", b"0") != b"0":
             call.body = await _body(receive, headers)
             if call.caller.idempotency_key is not None:
                 call.caller = self._caller(scope, headers, request_id, call.body)
@@ -136,6 +143,15 @@ class Gateway:
             request=b""
             if key is None
             else b"%s %s\n%s" % (scope["method"].encode(), scope["path"].encode(), body),
+        )
+
+
+def _refuse_workspace(headers: dict[bytes, bytes]) -> None:
+    # A client that asks for a workspace must hear that there is none, not be served from another.
+    if headers.get(b"x-mlflow-workspace", b"").strip():
+        raise ApiError(
+            "FEATURE_DISABLED",
+            "Workspace APIs are not available: workspaces are not enabled on this server",
         )
 
 

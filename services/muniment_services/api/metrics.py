@@ -18,7 +18,7 @@ INTERVAL_POINTS_DEFAULT = 320
 _HISTORY: Fields = (
     *RUN_ID,
     Field("metric_key", required=True),
-    Field("max_results", "int"),
+    Field("max_results", "int", checked=False),
     Field("page_token"),
 )
 _BULK: Fields = (
@@ -87,7 +87,8 @@ async def history_interval(call: Call) -> bytes:
     if not 1 <= most <= INTERVAL_POINTS_MAX:
         raise ApiError(
             "INVALID_PARAMETER_VALUE",
-            f"max_results must be between 1 and {INTERVAL_POINTS_MAX}.",
+            f"max_results must be between 1 and {INTERVAL_POINTS_MAX}. See the API docs for more "
+            "information about request parameters.",
         )
     found = await call.services.read(lambda c: reader.sample(c, run_ids, key, most, start, end))
     return wire.page("metrics", (_point(key, point) for point in found), None)
@@ -116,7 +117,7 @@ def _check_interval(run_ids: list[str], start: int | None, end: int | None) -> N
 def _bad_max_results(given: int, rule: str) -> ApiError:
     return ApiError(
         "INVALID_PARAMETER_VALUE",
-        f"Invalid value {given} for parameter 'max_results' supplied. {rule}",
+        f"Invalid value {given} for parameter 'max_results' supplied. {rule}.",
     )
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from muniment_auth.permissions import Permission as P
-from muniment_projections.base import Connection
 from muniment_projections.registry import reader
 from muniment_services.api import wire
 from muniment_services.api.requests import Field, Fields, missing
@@ -18,8 +17,6 @@ from muniment_services.domain.errors import NotFound
 from muniment_services.domain.registry_names import version_number
 
 _STATE: Fields = (Field("as_of_ms", "int", required=True),)
-
-Found = tuple[list[reader.Interval], list[reader.Interval], list[reader.Interval]]
 
 
 async def timeline(call: Call) -> bytes:
@@ -30,23 +27,16 @@ async def timeline(call: Call) -> bytes:
     """
     name, version = call.path_params["name"], version_number(call.path_params["version"])
 
-    def read(connection: Connection) -> Found:
-        return (
-            reader.existence(connection, name, version),
-            reader.stage_history(connection, name, version),
-            reader.alias_history(connection, name, version),
-        )
-
-    existed, stages, aliases = await call.services.read(read)
-    if not existed:
+    found = await call.services.read(lambda c: reader.version_history(c, name, version))
+    if not found.existed:
         raise NotFound(f"Model Version (name={name}, version={version}) not found")
     return wire.encode(
         {
             "name": name,
             "version": str(version),
-            "existed": _intervals(existed),
-            "stages": _intervals(stages, "stage"),
-            "aliases": _intervals(aliases, "alias"),
+            "existed": _intervals(found.existed),
+            "stages": _intervals(found.stages, "stage"),
+            "aliases": _intervals(found.aliases, "alias"),
         }
     )
 

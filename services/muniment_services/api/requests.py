@@ -1,25 +1,31 @@
 """Request parameters: from JSON bodies and query strings to typed values, by MLflow's rules.
 
-MLflow reads JSON the protobuf way (numbers may be quoted, integers may be written 5.0, unknown
-fields are ignored) and checks types afterwards only if that failed. `parse` does the same for a
-table of `Field`s, one table per route.
+MLflow reads JSON the protobuf way: numbers may be quoted, unknown fields are ignored, a field may
+be spelt in camelCase. `parse` does the same for a table of `Field`s, one table per route. Where a
+value does not fit its field, MLflow goes on without it and without the fields behind it; here what
+can be understood is taken as it was meant (2.9 as an integer is 2, "nan" is NaN), and what cannot
+is refused, in MLflow's words for a wrong type. Nothing that was sent is lost in silence.
 Source: MLflow 3.17 server answers; ProtoJSON mapping.
 """
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from dataclasses import field as data_field
 from typing import Any
 from urllib.parse import parse_qs
 
 import msgspec
 
 from muniment_services.api.errors import ApiError
-from muniment_services.domain.limits import INT64_MAX, INT64_MIN
+from muniment_services.domain.limits import INT64_MAX, INT64_MIN, shown
 
 _SEE = " See the API docs for more information about request parameters."
+_ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +33,10 @@ class Field:
     """One parameter of a route.
 
     kind: string, int, double, bool, enum, any (JSON as it is), or message (with `fields`).
-    checked: MLflow validates its type itself, with a message of its own, when parsing failed.
-    most: (largest integer, message) that MLflow checks in the same place.
+    checked: a value of another type is refused. Off where MLflow does without such a value and
+    nothing is lost by it: page tokens, views, sizes of pages.
+    nullable: null means absent. most: the largest integer that is taken.
+    numbers: an enum's names by number, which may stand in their place; empty for none.
     """
 
     name: str
@@ -37,14 +45,27 @@ class Field:
     repeated: bool = False
     fields: tuple[Field, ...] = ()
     checked: bool = True
-    most: tuple[int, str] | None = None
+    nullable: bool = True
+    most: int | None = None
+    numbers: tuple[str, ...] = ()
+    camel: str = data_field(init=False, default="")
+
+    def __post_init__(self) -> None:
+        """Work out the second spelling once."""
+        first, *rest = self.name.split("_")
+        object.__setattr__(self, "camel", first + "".join(p[:1].upper() + p[1:] for p in rest))
 
 
 Fields = tuple[Field, ...]
 
 
 class _Mismatch(Exception):
-    """A value does not have its field's type."""
+    """A value does not have its field's type. place: where below the field, like `[0].key`."""
+
+    def __init__(self, value: Any, place: str = "") -> None:
+        super().__init__(place)
+        self.value = value
+        self.place = place
 
 
 def from_body(body: bytes, content_type: str | None, fields: Fields) -> dict[str, Any]:
@@ -53,6 +74,11 @@ def from_body(body: bytes, content_type: str | None, fields: Fields) -> dict[str
     Malformed JSON and an empty body count as `{}`. Raises ApiError.
     """
     check_content_type(content_type)
+    return from_json(body, fields)
+
+
+def from_json(body: bytes, fields: Fields) -> dict[str, Any]:
+    """`from_body` where MLflow does not look at the content type."""
     return parse(_json_object(body), fields)
 
 
@@ -60,7 +86,7 @@ def check_content_type(content_type: str | None) -> None:
     """Raise ApiError unless the content type is JSON."""
     if content_type is None:
         raise ApiError("INVALID_PARAMETER_VALUE", "Bad Request. Content-Type header is missing.")
-    if content_type.partition(";")[0].strip().lower() != "application/json":
+    if content_type.partition(";")[0] != "application/json":
         raise ApiError(
             "INVALID_PARAMETER_VALUE",
             "Bad Request. Content-Type must be one of ['application/json'].",
@@ -69,26 +95,40 @@ def check_content_type(content_type: str | None) -> None:
 
 def from_query(query: bytes, fields: Fields) -> dict[str, Any]:
     """Typed parameters of a query string; repeated fields repeat the key. Raises ApiError."""
-    given = parse_qs(query.decode("latin-1"), keep_blank_values=True)
+    given = parse_qs(
+        query.decode("utf-8", "surrogateescape"), keep_blank_values=True, errors="surrogateescape"
+    )
     data: dict[str, Any] = {}
     for field in fields:
         values = given.get(field.name)
         if values is None:
             continue
         if field.repeated:
-            data[field.name] = values
+            data[field.name] = [_query_text(value) for value in values]
         elif field.kind == "bool":
             data[field.name] = _query_bool(values[0])
         else:
-            data[field.name] = values[0]
+            data[field.name] = _query_text(values[0])
     return parse(data, fields)
 
 
 def parse(data: Mapping[str, Any], fields: Fields) -> dict[str, Any]:
     """Typed values of `data` by field name. Raises ApiError with MLflow's message."""
-    values, clean = _message(data, fields)
+    _refuse_two_spellings(data, fields)
+    values: dict[str, Any] = {}
     for field in fields:
-        _validate(field, data, clean)
+        raw = _raw(data, field)
+        _validate(field, data)
+        try:
+            if raw is not None:
+                values[field.name] = _value(raw, field)
+            elif not field.nullable and field.name in data:
+                raise _Mismatch(None)
+        except _Mismatch as mismatch:
+            if field.checked:
+                raise _wrong_type(field.name + mismatch.place, mismatch.value) from None
+        if field.most is not None and values.get(field.name, 0) > field.most:
+            raise _wrong_type(field.name, raw)
     return values
 
 
@@ -100,150 +140,181 @@ def missing(path: str) -> ApiError:
 
 
 def _json_object(body: bytes) -> Mapping[str, Any]:
-    try:
-        data = msgspec.json.decode(body) if body else {}
-        if isinstance(data, str):
-            data = msgspec.json.decode(data)
-    except msgspec.DecodeError:
+    data = _decode(body) if body else None
+    if isinstance(data, str):  # older clients encode twice
+        data = _decode(data.encode("utf-8", "surrogatepass"))
+        if data is None:
+            raise _no_object()
+    if data is None:
         return {}
-    return data if isinstance(data, dict) else {}
+    if not isinstance(data, dict):
+        raise _no_object()
+    return data
+
+
+def _decode(body: bytes) -> Any:
+    """The JSON value, or None for what is no JSON.
+
+    The second decoder knows what the first does not: NaN, Infinity, 1e400, lone surrogates, a byte
+    order mark.
+    """
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError):
+        pass
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _no_object() -> ApiError:
+    return ApiError("INVALID_PARAMETER_VALUE", "The request body must be a JSON object.")
+
+
+def _query_text(value: str) -> str:
+    # Bytes that are no UTF-8 stay percent-encoded, as in MLflow.
+    return _ESCAPED_BYTE.sub(lambda match: f"%{ord(match[0]) - 0xDC00:02X}", value)
 
 
 def _query_bool(value: str) -> bool:
     if value.lower() not in ("true", "false"):
         raise ApiError(
             "INVALID_PARAMETER_VALUE",
-            f"Invalid boolean value: {value}, must be 'true' or 'false'.",
+            f"Invalid boolean value: {_query_text(value)}, must be 'true' or 'false'.",
         )
     return value.lower() == "true"
 
 
-def _message(data: Mapping[str, Any], fields: Fields) -> tuple[dict[str, Any], bool]:
-    values: dict[str, Any] = {}
-    clean = True
+def _refuse_two_spellings(data: Mapping[str, Any], fields: Fields) -> None:
     for field in fields:
-        raw = data.get(field.name)
-        if raw is None:
-            raw = data.get(_camel(field.name))
-        if raw is None:
+        if field.camel != field.name and field.camel in data and field.name in data:
+            raise ApiError(
+                "INVALID_PARAMETER_VALUE",
+                f"Request specifies both '{field.name}' and '{field.camel}'; provide only one of "
+                "them.",
+            )
+
+
+def _raw(data: Mapping[str, Any], field: Field) -> Any:
+    raw = data.get(field.name)
+    return data.get(field.camel) if raw is None else raw
+
+
+def _validate(field: Field, data: Mapping[str, Any]) -> None:
+    if not field.required:
+        return
+    raw = data.get(field.name)
+    if field.name == "run_id" and raw is None:
+        raw = data.get("run_uuid")
+    if raw is None or raw == "":
+        raise missing(field.name)
+
+
+def _value(raw: Any, field: Field) -> Any:
+    if not field.repeated:
+        return _single(raw, field)
+    if not isinstance(raw, list):
+        raise _Mismatch(raw)
+    items = []
+    for index, item in enumerate(raw):
+        try:
+            items.append(_single(item, field))
+        except _Mismatch as mismatch:
+            if field.kind != "message":
+                raise _Mismatch(raw) from None
+            raise _Mismatch(mismatch.value, f"[{index}]{mismatch.place}") from None
+    return items
+
+
+def _message(raw: Any, fields: Fields) -> dict[str, Any]:
+    if not isinstance(raw, dict):
+        raise _Mismatch(raw)
+    _refuse_two_spellings(raw, fields)
+    values: dict[str, Any] = {}
+    for field in fields:
+        given = _raw(raw, field)
+        if given is None:
             continue
         try:
-            value = _repeated(raw, field) if field.repeated else _single(raw, field)
-        except _Mismatch:
-            clean = False
-            continue
-        if value is not None:
-            values[field.name] = value
-    return values, clean
-
-
-def _camel(name: str) -> str:
-    first, *rest = name.split("_")
-    return first + "".join(part.title() for part in rest)
-
-
-def _repeated(raw: Any, field: Field) -> list[Any]:
-    if not isinstance(raw, list):
-        raise _Mismatch
-    return [_single(item, field) for item in raw]
+            values[field.name] = _value(given, field)
+        except _Mismatch as mismatch:
+            raise _Mismatch(mismatch.value, f".{field.name}{mismatch.place}") from None
+    return values
 
 
 def _single(raw: Any, field: Field) -> Any:
     match field.kind:
         case "string":
-            if not isinstance(raw, str):
-                raise _Mismatch
-            return raw
+            return _text(raw)
         case "int":
             return _integer(raw)
         case "double":
             return _double(raw)
         case "bool":
             if not isinstance(raw, bool):
-                raise _Mismatch
+                raise _Mismatch(raw)
             return raw
         case "message":
-            if not isinstance(raw, dict):
-                raise _Mismatch
-            values, clean = _message(raw, field.fields)
-            if not clean:
-                raise _Mismatch
-            return values
+            return _message(raw, field.fields)
         case "enum":
-            return raw if isinstance(raw, str) else None
+            return _enum(raw, field.numbers)
+    _check_encodable(raw)
     return raw
+
+
+def _text(raw: Any) -> str:
+    if not isinstance(raw, str):
+        raise _Mismatch(raw)
+    if not raw.isascii():
+        _check_encodable(raw)
+    return raw
+
+
+def _check_encodable(raw: Any) -> None:
+    # A lone surrogate is no character: no UTF-8 encodes it, so it could not be kept.
+    try:
+        msgspec.json.encode(raw)
+    except (UnicodeEncodeError, RecursionError):
+        raise _Mismatch(raw) from None
+
+
+def _enum(raw: Any, numbers: tuple[str, ...]) -> str:
+    if isinstance(raw, str) and not (numbers and raw.isdecimal()):
+        return _text(raw)
+    number = _integer(raw)
+    if not 0 <= number < len(numbers):
+        raise _Mismatch(raw)
+    return numbers[number]
 
 
 def _integer(raw: Any) -> int:
     if isinstance(raw, bool) or not isinstance(raw, (int, float, str)):
-        raise _Mismatch
+        raise _Mismatch(raw)
     try:
-        value = int(raw) if not isinstance(raw, str) or _is_integer(raw) else int(float(raw))
+        value = int(raw)
     except (ValueError, OverflowError):
-        raise _Mismatch from None
+        raise _Mismatch(raw) from None
     if not INT64_MIN <= value <= INT64_MAX:
-        raise _Mismatch
+        raise _Mismatch(raw)
     return value
-
-
-def _is_integer(text: str) -> bool:
-    return text.lstrip("-").isdigit()
 
 
 def _double(raw: Any) -> float:
     if not isinstance(raw, (bool, int, float, str)):
-        raise _Mismatch
+        raise _Mismatch(raw)
     try:
         return float(raw)
     except OverflowError:
-        return math.inf if str(raw)[0] != "-" else -math.inf
+        return math.inf if raw > 0 else -math.inf
     except ValueError:
-        raise _Mismatch from None
-
-
-def _validate(field: Field, data: Mapping[str, Any], clean: bool) -> None:
-    raw = data.get(field.name)
-    if field.name == "run_id" and raw is None:
-        raw = data.get("run_uuid")
-    if field.required and (raw is None or raw == ""):
-        raise missing(field.name)
-    if field.name not in data:
-        return
-    if field.checked and not clean and not _has_type(raw, field):
-        raise _wrong_type(field.name, raw)
-    if field.most is not None and raw is not None and int(raw) > field.most[0]:
-        raise ApiError("INVALID_PARAMETER_VALUE", field.most[1] + _SEE)
-
-
-def _has_type(raw: Any, field: Field) -> bool:
-    if field.repeated:
-        strings = field.kind != "string" or all(isinstance(x, str) for x in raw or ())
-        return isinstance(raw, list) and strings
-    match field.kind:
-        case "string":
-            return isinstance(raw, str)
-        case "int":
-            return _converts(raw, int)
-        case "double":
-            return _converts(raw, float)
-        case "bool":
-            return isinstance(raw, bool)
-    return True
-
-
-def _converts(raw: Any, to: type[int] | type[float]) -> bool:
-    try:
-        to(raw)
-    except (ValueError, TypeError, OverflowError):
-        return False
-    return True
+        raise _Mismatch(raw) from None
 
 
 def _wrong_type(name: str, raw: Any) -> ApiError:
-    shown = msgspec.json.encode(raw).decode()
     return ApiError(
         "INVALID_PARAMETER_VALUE",
-        f"Invalid value {shown} for parameter '{name}' supplied: "
+        f"Invalid value {shown(raw)} for parameter '{name}' supplied: "
         f" Hint: Value was of type '{type(raw).__name__}'.{_SEE}",
     )
 

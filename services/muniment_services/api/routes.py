@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from muniment_auth.permissions import Permission
-from muniment_services.api.requests import Fields, from_body, from_query
+from muniment_services.api.requests import Fields, from_body, from_json, from_query
 from muniment_services.write import Caller
 
 if TYPE_CHECKING:
@@ -54,10 +54,16 @@ class Call:
         return None if value is None else value.decode("latin-1")
 
     def params(self, fields: Fields) -> dict[str, Any]:
-        """Typed parameters: of the query for GET with one, else of the JSON body."""
-        if self.method == "GET":
+        """Typed parameters: of a read's query, else of the JSON body.
+
+        As in MLflow, a read without a query may have a body, and only POST and PUT must name their
+        content type.
+        """
+        if self.method in ("GET", "HEAD") and (self.query or not self.body):
             return from_query(self.query, fields)
-        return from_body(self.body, self.content_type, fields)
+        if self.method in ("POST", "PUT"):
+            return from_body(self.body, self.content_type, fields)
+        return from_json(self.body, fields)
 
 
 Handler = Callable[[Call], Awaitable[Answer | bytes]]

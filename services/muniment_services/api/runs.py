@@ -7,7 +7,7 @@ from muniment_projections.runs.reader import RunSearch, search_runs
 from muniment_auth.permissions import Permission as P
 from muniment_services.api import wire
 from muniment_services.api.errors import ApiError
-from muniment_services.api.experiments import VIEWS
+from muniment_services.api.experiments import VIEW_NUMBERS, VIEWS
 from muniment_services.api.requests import TAG_FIELDS, Field, Fields, pairs
 from muniment_services.api.routes import Call, mlflow
 from muniment_services.documents import parse
@@ -18,29 +18,28 @@ from muniment_services.write import Outcome
 MAX_RESULTS_DEFAULT = 1000
 MAX_RESULTS_MAX = 50_000
 
-RUN_ID: Fields = (Field("run_id", required=True), Field("run_uuid", checked=False))
+STATUS_NUMBERS = ("", "RUNNING", "SCHEDULED", "FINISHED", "FAILED", "KILLED")
+
+RUN_ID: Fields = (Field("run_id", required=True), Field("run_uuid"))
+RUN_ID_ONLY: Fields = (Field("run_id", required=True),)
 _CREATE: Fields = (
     Field("experiment_id"),
-    Field("user_id", checked=False),
+    Field("user_id"),
     Field("run_name"),
     Field("start_time", "int"),
-    Field("tags", "message", repeated=True, fields=TAG_FIELDS, checked=False),
+    Field("tags", "message", repeated=True, fields=TAG_FIELDS),
 )
 _UPDATE: Fields = (
     *RUN_ID,
     Field("end_time", "int"),
-    Field("status", "enum"),
+    Field("status", "enum", numbers=STATUS_NUMBERS),
     Field("run_name"),
 )
 _SEARCH: Fields = (
     Field("experiment_ids", repeated=True),
     Field("filter"),
-    Field("run_view_type", "enum", checked=False),
-    Field(
-        "max_results",
-        "int",
-        most=(MAX_RESULTS_MAX, "Invalid value for parameter 'max_results' supplied."),
-    ),
+    Field("run_view_type", "enum", checked=False, numbers=VIEW_NUMBERS),
+    Field("max_results", "int", nullable=False, most=MAX_RESULTS_MAX),
     Field("order_by", repeated=True),
     Field("page_token", checked=False),
 )
@@ -68,7 +67,7 @@ async def create(call: Call) -> bytes:
 
 def _created(outcome: Outcome) -> bytes:
     assert isinstance(outcome.after, domain.Run)
-    return wire.encode({"run": wire.run(outcome.after, outcome.after.lifecycle)})
+    return wire.encode({"run": wire.new_run(outcome.after, outcome.after.lifecycle)})
 
 
 async def update(call: Call) -> bytes:
@@ -102,13 +101,13 @@ async def get(call: Call) -> bytes:
 
 async def delete(call: Call) -> bytes:
     """POST runs/delete."""
-    command = DeleteRun(run_id=run_id_of(call.params(RUN_ID)))
+    command = DeleteRun(run_id=run_id_of(call.params(RUN_ID_ONLY)))
     return await call.services.writer.submit(call.caller, command, lambda _: b"{}")
 
 
 async def restore(call: Call) -> bytes:
     """POST runs/restore."""
-    command = RestoreRun(run_id=run_id_of(call.params(RUN_ID)))
+    command = RestoreRun(run_id=run_id_of(call.params(RUN_ID_ONLY)))
     return await call.services.writer.submit(call.caller, command, lambda _: b"{}")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from muniment_auth.permissions import Permission as P
 from muniment_services.api import wire
 from muniment_services.api.errors import ApiError
@@ -10,7 +12,7 @@ from muniment_services.api.routes import Answer, Call, Route, mlflow
 MLFLOW_VERSION = "3.17.2"
 """The MLflow release whose REST API is served; clients compare it with their own."""
 
-_SERVER_INFO = {
+_SERVER_INFO: Mapping[str, object] = {
     "store_type": "SqlStore",
     "workspaces_enabled": False,
     "trace_archival_enabled": False,

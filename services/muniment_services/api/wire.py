@@ -73,11 +73,15 @@ def run_info(run: Run, lifecycle: str) -> Json:
 
 def run(state: Run, lifecycle: str) -> Json:
     """MLflow's Run with its data, inputs and outputs."""
+    return {**new_run(state, lifecycle), "outputs": _run_outputs(state)}
+
+
+def new_run(state: Run, lifecycle: str) -> Json:
+    """MLflow's Run as its creation answers it: without outputs."""
     return {
         "info": run_info(state, lifecycle),
         "data": _run_data(state),
         "inputs": _run_inputs(state),
-        "outputs": _run_outputs(state),
     }
 
 

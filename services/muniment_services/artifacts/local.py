@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator
 from io import FileIO
 from itertools import count
 from pathlib import Path
+from threading import Lock
 
 from obstore.store import LocalStore
 
@@ -24,6 +25,9 @@ from muniment_services.artifacts.objects import FILES, ObjectArtifacts, reading,
 STAGING = "staging"
 PUBLISH_TRIES_MAX = 10
 """Times that a move is tried when a deletion removes the empty folder under its feet."""
+
+FOLDERS_KNOWN_MAX = 100_000
+"""Folders that are remembered as durable; beyond it, all are flushed once more."""
 
 
 class LocalArtifacts(ObjectArtifacts):
@@ -38,6 +42,8 @@ class LocalArtifacts(ObjectArtifacts):
         self._folder = folder
         self._removed_at_start = (STAGING, FILES) if transient else (STAGING,)
         self._names = count()
+        self._making = Lock()
+        self._durable: set[Path] = set()
 
     async def start(self) -> None:
         """Make the folders, and remove what interrupted uploads left."""
@@ -67,7 +73,7 @@ class LocalArtifacts(ObjectArtifacts):
     async def delete(self, path: str) -> None:
         """Remove the file at a path, and all files below it. None there is no error."""
         await super().delete(path)
-        await asyncio.to_thread(self._sync_folders, self._folder / FILES / path)
+        await asyncio.to_thread(self._sync_nearest, self._folder / FILES / path)
 
     def _clean(self) -> None:
         for name in self._removed_at_start:
@@ -82,21 +88,33 @@ class LocalArtifacts(ObjectArtifacts):
         target = self._folder / FILES / path
         for left in reversed(range(PUBLISH_TRIES_MAX)):
             try:
-                target.parent.mkdir(parents=True, exist_ok=True)
+                self._make_durable(target.parent)
                 os.replace(staged, target)
                 break
             except FileNotFoundError:
                 if not left:
                     raise
-        self._sync_folders(target)
+        _sync(target.parent)
 
-    def _sync_folders(self, path: Path) -> None:
-        # All of them, since another upload may have made one and not flushed it yet.
-        for folder in path.parents:
-            if folder.is_dir():
-                _sync(folder)
-            if folder == self._folder:
+    def _make_durable(self, folder: Path) -> None:
+        # The first upload into a folder flushes all folders above it, also those that another
+        # upload has just made, or an earlier process; from then on the folder is known.
+        with self._making:
+            if folder in self._durable and folder.is_dir():
                 return
+            folder.mkdir(parents=True, exist_ok=True)
+            for above in folder.parents:
+                _sync(above)
+                if above == self._folder:
+                    break
+            if len(self._durable) >= FOLDERS_KNOWN_MAX:
+                self._durable.clear()
+            self._durable.add(folder)
+
+    def _sync_nearest(self, path: Path) -> None:
+        # Removals are durable once the nearest folder that is still there has been flushed.
+        folder = next(folder for folder in path.parents if folder.is_dir())
+        _sync(folder)
 
 
 def _open(path: Path) -> FileIO | None:

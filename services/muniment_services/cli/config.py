@@ -6,21 +6,16 @@ from typing import Any
 
 from cyclopts import App
 
+from muniment_services.cli import help
 from muniment_services.cli.options import AsJson, Config, DataDir
 from muniment_services.cli.terminal import mendable, write, write_json
 
-app = App(name="config")
+app = App(name="config", help_epilogue="")
 
 
-@app.command
+@app.command(help=help.CONFIG_SHOW, help_epilogue="")
 def show(*, data_dir: DataDir = None, config: Config = None, json: AsJson = False) -> None:
-    """Show every setting: its value, where that comes from, and what it is for.
-
-    What counts, from weak to strong: the default, the file, the environment (`MUNIMENT_PORT`), an
-    option of `serve`. Names are the same everywhere: `port` in the file, `--port`, `MUNIMENT_PORT`.
-
-    Example: `MUNIMENT_PORT=8080 muniment config show`
-    """
+    """Print every setting with its origin."""
     from muniment_services.config import Settings, environment, load, unknown_variables
 
     flags: dict[str, Any] = {} if data_dir is None else {"data_dir": data_dir}

@@ -10,32 +10,17 @@ import sys
 
 from cyclopts import App, CycloptsError
 
+from muniment_services.cli import help
 from muniment_services.cli.release import release
 from muniment_services.cli.terminal import BrokenOff, CliError
 
-HELP = "An MLflow tracking and registry server whose source of truth is an append-only log of events."
-
-FIRST_STEPS = """
-First steps:
-
-```
-muniment serve --demo                               serve ./muniment-data, with a run to look at
-export MLFLOW_TRACKING_URI=http://127.0.0.1:5000    all that an MLflow client needs
-muniment events --follow                            watch what it does, as events
-muniment verify                                     check the log and what was made of it
-```
-
-Every setting is an option of `serve`, an environment variable `MUNIMENT_…`, or a line of the TOML
-file that `--config` names; `muniment config show` tells which one counts.
-"""
-
 COMMANDS = (
-    ("serve", "Run the server."),
-    ("events", "Print the log, event by event; --follow goes on as it grows."),
-    ("rebuild", "Build the projections anew from the log."),
-    ("verify", "Check the log, the projections and the artifacts."),
-    ("config", "Show the settings and where each comes from."),
-    ("version", "Print the versions of muniment and of what it stands on."),
+    ("serve", help.SERVE),
+    ("events", help.EVENTS),
+    ("rebuild", help.REBUILD),
+    ("verify", help.VERIFY),
+    ("config", help.CONFIG),
+    ("version", help.VERSION),
 )
 
 USAGE_STATUS = 2
@@ -43,14 +28,14 @@ INTERRUPTED_STATUS = 130
 
 app = App(
     name="muniment",
-    help=HELP,
-    help_epilogue=FIRST_STEPS,
-    help_format="markdown",
+    help=help.MUNIMENT,
+    help_epilogue=help.FIRST_STEPS,
+    help_format="plaintext",
     version=release,
     suppress_keyboard_interrupt=False,
 )
-for _name, _help in COMMANDS:
-    app.command(f"muniment_services.cli.{_name}:app", name=_name, help=_help)
+for _place, (_name, _text) in enumerate(COMMANDS):
+    app.command(f"muniment_services.cli.{_name}:app", name=_name, help=_text, sort_key=_place)
 
 
 def main() -> None:

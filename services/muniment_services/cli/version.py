@@ -15,15 +15,12 @@ SHOWN = ("duckdb", "fastavro", "fastapi", "uvicorn")
 MLFLOW_API = "3.17"
 """Release of MLflow whose REST API is served; a test holds it equal to what the server answers."""
 
-app = App(name="version")
+app = App(name="version", help_epilogue="")
 
 
 @app.default
 def version(*, json: AsJson = False) -> None:
-    """Print the versions of muniment, of the MLflow API that it serves, and of what it stands on.
-
-    Example: `muniment version --json`
-    """
+    """Print the versions."""
     found = {"muniment": release(), "mlflow_api": MLFLOW_API, "python": platform.python_version()}
     found |= {name: installed(name) for name in SHOWN}
     if json:

@@ -73,6 +73,7 @@ DECIDERS: Mapping[type[Command], Decide] = MappingProxyType(
         logged_model.DeleteLoggedModelTag: logged_model.delete_tag,
         logged_model.LogLoggedModelParams: logged_model.log_params,
         trace_data.StartTrace: trace_data.start,
+        trace_data.BeginTrace: trace_data.begin,
         trace_data.EndTrace: trace_data.end,
         trace_data.LogSpans: trace_data.log_spans,
         trace_data.SetTraceTag: trace_data.set_tag,

@@ -5,10 +5,9 @@ Source: MLflow 3.17 REST API documentation and the answers of its server.
 
 from __future__ import annotations
 
+import json
 import posixpath
 import re
-
-import msgspec
 
 from muniment_services.domain.errors import Invalid
 
@@ -17,12 +16,12 @@ PARAM_VALUE_CHARS_MAX = 6000
 TAG_VALUE_CHARS_MAX = 8000
 EXPERIMENT_NAME_CHARS_MAX = 500
 EXPERIMENT_TAG_VALUE_CHARS_MAX = 20_000
+ARTIFACT_LOCATION_CHARS_MAX = 2048
 REGISTRY_TAG_VALUE_CHARS_MAX = 100_000
 BATCH_METRICS_MAX = 1000
 BATCH_PARAMS_MAX = 100
 BATCH_TAGS_MAX = 100
 BATCH_ENTITIES_MAX = 1000
-DATASETS_MAX = 1000
 DATASET_NAME_CHARS_MAX = 500
 DATASET_DIGEST_CHARS_MAX = 36
 DATASET_SCHEMA_CHARS_MAX = 1_048_575
@@ -32,6 +31,7 @@ INPUT_TAG_KEY_CHARS_MAX = 255
 INPUT_TAG_VALUE_CHARS_MAX = 500
 INT64_MAX = 2**63 - 1
 INT64_MIN = -(2**63)
+SHOWN_CHARS_MAX = 2000
 
 _KEY = re.compile(r"[/\w.\- :]*")
 _BAD_CHARACTERS = (
@@ -40,12 +40,19 @@ _BAD_CHARACTERS = (
 )
 
 
+def shown(value: object) -> str:
+    """A value as messages show it: JSON in ASCII, cut when it is long."""
+    try:
+        text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    except RecursionError:
+        return "(nested too deeply)"
+    return text if len(text) <= SHOWN_CHARS_MAX else text[:SHOWN_CHARS_MAX] + "..."
+
+
 def invalid_value(path: str, value: object, hint: str = "") -> Invalid:
     """MLflow's wording for a bad value; `value` is shown as JSON."""
-    shown = msgspec.json.encode(value).decode()
-    return Invalid(
-        f"Invalid value {shown} for parameter '{path}' supplied" + (f": {hint}" if hint else ".")
-    )
+    ending = f": {hint}" if hint else "."
+    return Invalid(f"Invalid value {shown(value)} for parameter '{path}' supplied{ending}")
 
 
 def too_long(path: str, chars_max: int) -> Invalid:

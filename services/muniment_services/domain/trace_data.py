@@ -78,6 +78,15 @@ class StartTrace(TraceCommand, frozen=True, kw_only=True):
     finalized: bool = True
 
 
+class BeginTrace(Command, frozen=True, kw_only=True):
+    """Begin a trace of API 2.0, which gets its id here and is ended later."""
+
+    experiment_id: str
+    request_time_ms: int
+    metadata: dict[str, str]
+    tags: dict[str, str]
+
+
 class EndTrace(TraceCommand, frozen=True, kw_only=True):
     """End a trace of API 2.0; metadata and tags are added."""
 
@@ -154,6 +163,22 @@ def start(world: World, command: StartTrace, context: Context) -> e.TraceStarted
             dumped(completed(assessment, command.trace_id, context, index))
             for index, assessment in enumerate(command.assessments)
         ),
+    )
+
+
+def begin(world: World, command: BeginTrace, context: Context) -> e.TraceStarted:
+    """Raises what `start` raises."""
+    return start(
+        world,
+        StartTrace(
+            trace_id=context.new_id(context.now_ms),
+            experiment_id=command.experiment_id,
+            request_time_ms=command.request_time_ms,
+            metadata=command.metadata,
+            tags=command.tags,
+            finalized=False,
+        ),
+        context,
     )
 
 

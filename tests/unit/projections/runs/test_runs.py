@@ -126,9 +126,32 @@ def test_only_the_experiments_asked_for(connection: Connection) -> None:
 def test_orders_put_nan_behind_numbers_and_missing_last(connection: Connection) -> None:
     values = {"nan": math.nan, "inf": math.inf, "ninf": -math.inf, "one": 1.0}
     store(connection, [Run(run_id=name, metrics={"m": Metric(v)}) for name, v in values.items()])
-    store(connection, [Run(run_id="none")])
-    assert found(connection, order_by=["metrics.m"]) == ["ninf", "one", "inf", "nan", "none"]
-    assert found(connection, order_by=["metrics.m DESC"]) == ["inf", "one", "ninf", "nan", "none"]
+    store(connection, [Run(run_id="absent")])
+    assert found(connection, order_by=["metrics.m"]) == ["ninf", "one", "inf", "nan", "absent"]
+    assert found(connection, order_by=["metrics.m DESC"]) == ["inf", "one", "ninf", "nan", "absent"]
+
+
+@pytest.mark.parametrize("order_by", ["metrics.m", "metrics.m DESC", "params.p", "end_time DESC"])
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_pages_go_on_across_numbers_nan_and_what_is_missing(
+    connection: Connection, order_by: str, size: int
+) -> None:
+    numbers = [1.0, math.inf, 1.0, math.nan, math.nan]
+    measured = [Run(run_id=f"m{n}", metrics={"m": Metric(v)}) for n, v in enumerate(numbers)]
+    named = [Run(run_id=f"p{n}", params={"p": "same"}, end_time_ms=n // 2) for n in range(3)]
+    store(connection, [*measured, *named])
+    whole = found(connection, order_by=[order_by])
+    assert len(whole) == 8
+    joined: list[str] = []
+    token: str | None = None
+    for _ in whole:
+        wanted = RunSearch(("0",), order_by=(order_by,), max_results=size, page_token=token)
+        page = search_runs(connection, wanted)
+        joined += run_ids(page.documents)
+        token = page.next_page_token
+        if token is None:
+            break
+    assert joined == whole
 
 
 def test_nan_differs_from_all_numbers_and_infinity_is_the_largest_double(

@@ -1,0 +1,55 @@
+"""A running server, as other commands talk to it."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from muniment_services import instance
+from muniment_services.cli.terminal import CliError
+
+CALL_S = 600.0
+"""Longest a call may take; a digest of large projections reads every row."""
+
+
+class Client:
+    """JSON calls to one server."""
+
+    def __init__(self, url: str) -> None:
+        """url: where the server listens, as http://127.0.0.1:5000."""
+        if not url.startswith(("http://", "https://")):
+            raise CliError(f"--url {url} is not a URL such as http://127.0.0.1:5000", 2)
+        self._url = url.rstrip("/")
+        # A proxy that the environment names is for the world, not for a server of one's own.
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def call(self, method: str, path: str) -> dict[str, Any]:
+        """The answer's JSON object. Raises CliError when the server refuses or cannot be reached."""
+        request = urllib.request.Request(self._url + path, method=method)
+        try:
+            with self._opener.open(request, timeout=CALL_S) as answer:
+                found: dict[str, Any] = json.load(answer)
+                return found
+        except urllib.error.HTTPError as error:
+            raise CliError(f"{self._url} refuses: {_message(error)}") from None
+        except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+            reason = getattr(error, "reason", error)
+            raise CliError(f"{self._url} cannot be reached: {reason}") from None
+        except json.JSONDecodeError:
+            raise CliError(f"{self._url} is not a muniment server") from None
+
+
+def server_of(data_dir: Path) -> Client | None:
+    """The server that says it has the data folder, or None."""
+    found = instance.find(data_dir)
+    return None if found is None else Client(found.url)
+
+
+def _message(error: urllib.error.HTTPError) -> str:
+    try:
+        return str(json.load(error)["message"])
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return f"HTTP status {error.code}"

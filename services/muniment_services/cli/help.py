@@ -1,0 +1,100 @@
+"""What `muniment --help` and each command's `--help` teach. Texts only, so that help comes at once.
+
+The first paragraph of a command's text stands in the list of commands.
+"""
+
+from __future__ import annotations
+
+MUNIMENT = (
+    "An MLflow tracking and registry server whose source of truth is an append-only log of events."
+)
+
+FIRST_STEPS = """First steps:
+
+  muniment serve --demo       serve ./muniment-data, with runs to look at
+  export MLFLOW_TRACKING_URI=http://127.0.0.1:5000
+                              all that an MLflow client needs
+  muniment events --follow    watch what the client does, as events
+  muniment verify             check the log and all that was made of it
+
+Every setting is an option of serve, a variable MUNIMENT_… of the environment,
+or a line of the TOML file that --config names. `muniment config show` tells
+which one counts.
+"""
+
+SERVE = """Run the server.
+
+Serves MLflow's tracking and registry API; every write is kept as an event of
+the log. Any MLflow client can use it: set MLFLOW_TRACKING_URI to the URL that
+is printed at the start.
+
+Ctrl-C or SIGTERM finishes the requests under way, then stops; what was
+accepted is not lost.
+
+  muniment serve
+  muniment serve --port 8080 --data-dir /srv/muniment
+  muniment serve --demo
+"""
+
+EVENTS = """Print the log, event by event.
+
+One event a line, oldest first: time (UTC), place, type, thing, actor, what
+happened. Works beside a running server. Partitions are merged by the times at
+which events were recorded. Conditions of different kinds must all be met; of
+the same kind, one of them.
+
+With --json each line holds everything: metric points one by one, bytes as
+hex, NaN as "NaN".
+
+  muniment events --follow
+  muniment events --type RunCreated --since 1h
+  muniment events --aggregate run/0199c2f4e1b27c3d8a55d0f2a9b1c3e7 --json
+"""
+
+REBUILD = """Build the projections anew from the log.
+
+The projections are a cache of the log: nothing is lost. When a server has the
+data folder, it rebuilds in the background and answers from the old
+projections until the new ones take their place. Without a server the new file
+is built beside the old one, which it then replaces; a crash on the way leaves
+the old one.
+
+  muniment rebuild
+  muniment rebuild --url http://127.0.0.1:5000 --json
+"""
+
+VERIFY = """Check the log, the projections and the artifacts.
+
+The log: offsets without holes, every record readable with a published schema,
+headers and keys as the events say, times that can be. The fold: how many
+events applied, and why the others did not. The projections: equal, table by
+table, to a rebuild from the log, which is made in a temporary folder. The
+artifacts: every file as it was recorded, byte for byte.
+
+Exit status 1 when anything is wrong. Works beside a running server.
+
+  muniment verify
+  muniment verify --no-artifacts --json
+"""
+
+CONFIG = """Show the settings and where each comes from.
+
+  muniment config show
+  MUNIMENT_PORT=8080 muniment config show --json
+"""
+
+CONFIG_SHOW = """Show every setting: its value, where that comes from, and what it is for.
+
+What counts, from weak to strong: the default, the file, the environment, an
+option of serve. Names are the same everywhere: port in the file,
+MUNIMENT_PORT, --port.
+
+  muniment config show
+  MUNIMENT_PORT=8080 muniment config show --json
+"""
+
+VERSION = """Print the versions of muniment and of what it stands on.
+
+  muniment version
+  muniment version --json
+"""

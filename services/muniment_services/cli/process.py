@@ -1,0 +1,172 @@
+"""The serving process: its socket, its log lines, and what it says at its start and end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from types import FrameType
+
+import structlog
+import uvicorn
+
+from muniment_services import bootstrap, instance
+from muniment_services.api.app import build
+from muniment_services.api.hosts import HostCheck
+from muniment_services.api.services import Services
+from muniment_services.cli.release import release
+from muniment_services.config import ConfigError, Settings
+
+BACKLOG = 2048
+KEEP_ALIVE_S = 65
+
+EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get
+"""Where this machine reaches a listener on every address."""
+
+DEMO_MODULE = "muniment_services.cli.demo"
+
+
+def run(settings: Settings, demo: bool) -> None:
+    """Listen and serve until SIGINT or SIGTERM.
+
+    Raises ConfigError when the address cannot be had, and what a failed start raised.
+    """
+    signal.signal(signal.SIGTERM, _end)
+    failures: list[Exception] = []
+
+    @asynccontextmanager
+    async def services() -> AsyncIterator[Services]:
+        try:
+            async with bootstrap.services(settings) as started:
+                yield started
+        except Exception as error:
+            failures.append(error)
+            raise
+
+    listener = _listen(settings)
+    hosts = HostCheck((*settings.allowed_hosts, settings.host))
+    config = uvicorn.Config(
+        build(services, hosts, bootstrap.local_user()),
+        loop="uvloop",
+        http="httptools",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=settings.shutdown_s,
+    )
+    try:
+        _Server(config, listener, settings, demo).run(sockets=[listener])
+    finally:
+        # In the place of uvicorn's own exit, which says nothing.
+        if failures:
+            raise failures[0] from None
+
+
+def _end(_: int, __: FrameType | None) -> None:
+    # uvicorn stops at SIGTERM and sends it on when it has; that is a proper end.
+    sys.exit(0)
+
+
+class _Server(uvicorn.Server):
+    # Says where it listens once it does, for people and for other commands.
+    def __init__(
+        self, config: uvicorn.Config, listener: socket.socket, settings: Settings, demo: bool
+    ) -> None:
+        super().__init__(config)
+        self._listener = listener
+        self._settings = settings
+        self._demo = demo
+        self._demo_task: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        # A start that fails is told in one line by whoever called `run`, not by uvicorn's own.
+        quiet = logging.getLogger("uvicorn.error")
+        level = quiet.level
+        quiet.setLevel(logging.CRITICAL + 1)
+        await super().startup(sockets)
+        quiet.setLevel(level)
+        if not self.started:
+            return
+        url = _url(self._settings.host, self._listener.getsockname()[1])
+        now = instance.Instance(
+            url=url, pid=os.getpid(), version=release(), started_at_ms=bootstrap.now_ms()
+        )
+        instance.publish(self._settings.data_dir, now)
+        print(
+            f"muniment serves {url} from {self._settings.data_dir}\n"
+            f"  export MLFLOW_TRACKING_URI={url}",
+            flush=True,
+        )
+        if self._demo:
+            self._demo_task = asyncio.create_task(_log_demo(url, str(self._settings.data_dir)))
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._demo_task is not None:
+            self._demo_task.cancel()
+        await super().shutdown(sockets)
+        instance.withdraw(self._settings.data_dir, os.getpid())
+
+
+async def _log_demo(url: str, data_dir: str) -> None:
+    command = (sys.executable, "-m", DEMO_MODULE, url, data_dir)
+    process = await asyncio.create_subprocess_exec(*command)
+    try:
+        if await process.wait() != 0:
+            print("muniment: the demo run failed; the server goes on.", file=sys.stderr, flush=True)
+    except asyncio.CancelledError:
+        with suppress(ProcessLookupError):
+            process.kill()
+        raise
+
+
+def _url(host: str, port: int) -> str:
+    address = EVERY_ADDRESS(host, host)
+    return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        other = instance.find(settings.data_dir)
+        if other is not None and other.url == _url(settings.host, settings.port):
+            raise ConfigError(
+                f"{other.url} is in use: process {other.pid} serves {settings.data_dir} there already."
+            ) from None
+        raise ConfigError(
+            f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}. "
+            "Choose another --port (0 picks a free one)."
+        ) from None
+    return listener
+
+
+def configure_logging(level: str) -> None:
+    """JSON lines on stderr, for uvicorn's messages too."""
+    number = logging.getLevelNamesMapping()[level.upper()]
+    shared: list[structlog.types.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    structlog.configure(
+        processors=[
+            *shared,
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    logging.basicConfig(stream=sys.stderr, level=max(number, logging.WARNING), force=True)

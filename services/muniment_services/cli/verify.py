@@ -1,0 +1,197 @@
+"""`muniment verify`: is the log whole, and are projections and artifacts what it says?"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import App, Parameter
+
+from muniment_services.cli.options import AsJson, Config, DataDir, settings_with_log
+from muniment_services.cli.terminal import CliError, Meter, mendable, write, write_json
+
+if TYPE_CHECKING:
+    from muniment_projections.digest import Digests
+    from muniment_projections.store import Store
+    from muniment_services.config import Settings
+    from muniment_services.log.base import EventLog
+    from muniment_services.rebuild import Ends
+    from muniment_services.verify import Findings, FoldCheck, LogCheck
+
+DIGESTS_PATH = "/api/v1/projections/digests"
+
+app = App(name="verify", help_epilogue="")
+
+
+@dataclass(slots=True)
+class Report:
+    """What was checked, for printing. None: was not checked."""
+
+    records: int
+    partitions: int
+    schemas: int
+    fold: dict[str, Any] | None = None
+    tables: Mapping[str, int] | None = None
+    artifacts: dict[str, int] | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+@app.default
+def verify(
+    *,
+    data_dir: DataDir = None,
+    projections: Annotated[bool, Parameter(help="Compare the projections with a rebuild.")] = True,
+    artifacts: Annotated[bool, Parameter(help="Compare the files with what was recorded.")] = True,
+    json: AsJson = False,
+    config: Config = None,
+) -> None:
+    """Check, print what was found, and exit with status 1 when anything is wrong."""
+    from muniment_services.verify import Findings
+
+    findings = Findings()
+    with mendable():
+        settings = settings_with_log(data_dir, config)
+        report = asyncio.run(_verify(settings, findings, projections, artifacts, json))
+        (_print_json if json else _print)(report, findings)
+    if findings.count:
+        raise CliError(f"{findings.count} finding{'s' if findings.count > 1 else ''}; see above.")
+
+
+async def _verify(
+    settings: Settings, findings: Findings, projections: bool, artifacts: bool, as_json: bool
+) -> Report:
+    from muniment_services import bootstrap
+    from muniment_services.verify import FoldCheck, LogCheck
+
+    found = _digests(settings) if projections else None
+    log = bootstrap.embedded_log(settings.data_dir, settings, read_only=True)
+    await log.start()
+    ends = await log.end_offsets()
+    codec = bootstrap.codec()
+    check = LogCheck(log, codec, findings, bootstrap.now_ms())
+    with Meter("reading the log", as_json) as meter:
+        meter.show(0, sum(ends.values()))
+        check.run(ends, meter.add)
+    report = Report(check.records, len(ends), check.schemas)
+    if not check.readable:
+        report.notes.append("nothing was folded, since the log cannot be read whole")
+        return report
+    with tempfile.TemporaryDirectory(prefix="muniment-verify-") as folder:
+        scratch = bootstrap.projections_store(Path(folder) / "scratch.duckdb", settings)
+        fold = FoldCheck(log, codec, scratch, findings)
+        _fold(fold, found, ends, report, as_json)
+        if projections and found is None:
+            report.notes.append("there are no projections yet; the next start builds them")
+        if artifacts:
+            await _check_artifacts(settings, log, fold, scratch, findings, report)
+        scratch.close()
+    await log.close()
+    return report
+
+
+def _fold(
+    fold: FoldCheck, found: Digests | None, ends: Ends, report: Report, as_json: bool
+) -> None:
+    with Meter("folding", as_json) as meter:
+        meter.show(0, sum(ends.values()))
+        if found is not None:
+            report.tables = fold.compare(found, ends, meter.add)
+        fold.run(ends, meter.add)
+    report.fold = {"applied": fold.applied, "void": dict(fold.void)}
+
+
+def _digests(settings: Settings) -> Digests | None:
+    import duckdb
+    import msgspec
+
+    from muniment_projections.digest import Digests, digests
+    from muniment_services import instance
+    from muniment_services.cli.client import Client
+    from muniment_services.projection_files import newest
+
+    server = instance.find(settings.data_dir)
+    if server is not None and _runs(server.pid):
+        return msgspec.convert(Client(server.url).call("GET", DIGESTS_PATH), Digests)
+    path = newest(settings.data_dir)
+    if path is None:
+        return None
+    with duckdb.connect(str(path), read_only=True) as connection:
+        return digests(connection)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+async def _check_artifacts(
+    settings: Settings,
+    log: EventLog,
+    fold: FoldCheck,
+    scratch: Store,
+    findings: Findings,
+    report: Report,
+) -> None:
+    from muniment_services import bootstrap
+    from muniment_services.artifacts.verify import UNRECORDED, verify_artifacts
+
+    store = bootstrap.local_artifacts(settings.data_dir / bootstrap.ARTIFACTS_FOLDER).store
+
+    async def differing() -> set[tuple[str, str]]:
+        cursor = scratch.read(lambda connection: connection)
+        return {(item.path, item.kind) async for item in verify_artifacts(store, cursor)}
+
+    found = await differing()
+    if any(kind != UNRECORDED for _, kind in found):
+        # A server may have stored files meanwhile: what differs must differ from the newest events.
+        fold.run(await log.end_offsets(), lambda _: None)
+        found &= await differing()
+    unrecorded = [path for path, kind in found if kind == UNRECORDED]
+    for path, kind in sorted(found):
+        if kind != UNRECORDED:
+            findings.add(f"artifacts/{path}", f"the file is {kind}")
+    report.artifacts = {"unrecorded": len(unrecorded)}
+
+
+def _print(report: Report, findings: Findings) -> None:
+    write(
+        f"log          {report.records:,} records in {report.partitions} partitions, "
+        f"{report.schemas} schemas"
+    )
+    if report.fold is not None:
+        void = report.fold["void"]
+        write(f"fold         {report.fold['applied']:,} applied, {sum(void.values()):,} void")
+        for reason, count in void.items():
+            write(f"               {count:,} void: {reason}")
+    if report.tables is not None:
+        rows = ", ".join(f"{name} {count:,}" for name, count in report.tables.items())
+        write(f"projections  compared with a rebuild, rows: {rows}")
+    if report.artifacts is not None:
+        rest = report.artifacts["unrecorded"]
+        more = f"; {rest} that no event records, as a crash leaves them" if rest else ""
+        write(f"artifacts    compared with what was recorded{more}")
+    for note in report.notes:
+        write(f"note         {note}")
+    for finding in findings.kept:
+        write(f"WRONG        {finding.where}: {finding.what}")
+    if findings.count > len(findings.kept):
+        write(f"WRONG        and {findings.count - len(findings.kept)} more")
+    if not findings.count:
+        write("all is well")
+
+
+def _print_json(report: Report, findings: Findings) -> None:
+    kept = [asdict(finding) for finding in findings.kept]
+    write_json(
+        {"ok": findings.count == 0, **asdict(report), "findings": kept, "count": findings.count}
+    )
