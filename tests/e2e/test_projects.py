@@ -31,19 +31,19 @@ def mlflow_run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_project_runs(client: MlflowClient, experiment_id: str, unique: str) -> None:
-    parameters = ["-P", "n_estimators=7", "-P", "label=grün"]
+    parameters = ["-P", "n_estimators=7", "-P", "label=green"]
     done = mlflow_run("--experiment-name", unique, "--run-name", "from a project", *parameters)
     assert done.returncode == 0, done.stderr
     (run,) = client.search_runs([experiment_id])
     assert run.info.status == "FINISHED"
     assert run.info.run_name == "from a project"
-    assert run.data.params == {"n_estimators": "7", "max_depth": "3", "label": "grün"}
+    assert run.data.params == {"n_estimators": "7", "max_depth": "3", "label": "green"}
     assert run.data.metrics["training_score"] > 0.5
     tags = run.data.tags
     assert tags["mlflow.project.entryPoint"] == "main"
     assert tags["mlflow.project.backend"] == "local"
     assert tags["mlflow.source.type"] == "PROJECT"
-    assert mlflow.artifacts.load_text(f"{run.info.artifact_uri}/label.txt") == "grün"
+    assert mlflow.artifacts.load_text(f"{run.info.artifact_uri}/label.txt") == "green"
     (output,) = run.outputs.model_outputs
     model = mlflow.sklearn.load_model(f"models:/{output.model_id}")
     assert model.n_estimators == 7

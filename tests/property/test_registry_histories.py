@@ -122,7 +122,7 @@ def check_intervals(connection: Connection) -> None:
             assert all(end is None or begin <= end for begin, end, _, _ in intervals)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(histories(), st.lists(st.integers(0, 46), max_size=4))
 def test_any_batching_gives_the_same_state_and_tables(world: TestWorld, places: list[int]) -> None:
     items = folded(world)
@@ -134,7 +134,7 @@ def test_any_batching_gives_the_same_state_and_tables(world: TestWorld, places: 
     assert stored == world.state.catalog
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(histories(), st.integers(0, 46))
 def test_a_restart_anywhere_goes_on_to_the_same_state(world: TestWorld, place: int) -> None:
     items = folded(world)
@@ -149,7 +149,7 @@ def test_a_restart_anywhere_goes_on_to_the_same_state(world: TestWorld, place: i
     assert (state.catalog, state.names) == (world.state.catalog, world.state.names)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(histories())
 def test_every_moment_is_read_back_as_it_was(world: TestWorld) -> None:
     then: dict[int, dict[str, RegisteredModel]] = {}

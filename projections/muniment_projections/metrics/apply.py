@@ -1,9 +1,13 @@
-"""Writes metric points: the packed columns of a batch's events, joined without touching a point."""
+"""Writes metric points: the packed columns of a batch's events, joined without touching a point.
+
+Numbers are the events' bytes one after the other, read as one array. Names (run, key, model,
+dataset) are codes into one dictionary per column; what is done per event is a look-up of a few names.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,58 +15,16 @@ import pyarrow as pa
 
 from muniment_projections.base import Connection, Folded, applied
 from muniment_projections.metrics import tables
-from muniment_schemas.columns import NO_CONTEXT, Points, context_index, points
-from muniment_schemas.events import BatchLogged, MetricColumns, MetricContext
+from muniment_schemas.columns import NO_CONTEXT
+from muniment_schemas.events import BatchLogged, MetricColumns
 
-Codes = npt.NDArray[np.int32]
+Codes = npt.NDArray[np.int64]
+Rows = npt.NDArray[np.bool_]
+Logged = Sequence[tuple[str, MetricColumns]]
+"""(run id, its points) of each event."""
 
 ABSENT = -1
 """Code of a name that is not there."""
-
-
-@dataclass(slots=True)
-class _Names:
-    """Distinct strings and their codes: one dictionary for a column of a whole batch."""
-
-    codes: dict[str, int] = field(default_factory=dict)
-
-    def code(self, name: str | None) -> int:
-        return ABSENT if name is None else self.codes.setdefault(name, len(self.codes))
-
-    def column(self, chunks: Sequence[Codes]) -> pa.Array:
-        codes = np.concatenate(chunks)
-        indices = pa.array(codes, mask=codes == ABSENT)
-        return pa.DictionaryArray.from_arrays(indices, pa.array(list(self.codes), pa.string()))
-
-
-@dataclass(slots=True)
-class _Gathered:
-    """Columns of many events, in chunks."""
-
-    names: dict[str, _Names]
-    coded: dict[str, list[Codes]]
-    numbers: dict[str, list[npt.NDArray[np.generic]]]
-
-    @classmethod
-    def of(cls, named: Sequence[str]) -> _Gathered:
-        """No rows yet; `named` are the columns of strings, which precede step, time and value."""
-        return cls(
-            {column: _Names() for column in named},
-            {column: [] for column in named},
-            {"step": [], "timestamp_ms": [], "value": []},
-        )
-
-    def add_numbers(self, read: Points, rows: npt.NDArray[np.bool_] | slice) -> None:
-        for column, chunks in self.numbers.items():
-            chunks.append(getattr(read, column)[rows])
-
-    def table(self, order: Sequence[str]) -> pa.Table:
-        """The rows, with the columns in the order of the table."""
-        columns = {
-            column: self.names[column].column(chunks) for column, chunks in self.coded.items()
-        }
-        columns |= {c: pa.array(np.concatenate(chunks)) for c, chunks in self.numbers.items()}
-        return pa.table({column: columns[column] for column in order})
 
 
 class MetricsProjection:
@@ -78,7 +40,10 @@ class MetricsProjection:
         tx.execute(tables.CREATE)
 
     def apply(self, tx: Connection, batch: Sequence[Folded]) -> None:
-        """Append the points of the batch's events; points measured on a model go to both tables."""
+        """Append the points of the batch's events; points measured on a model go to both tables.
+
+        Raises ValueError when an event's columns are not as long as it says.
+        """
         logged = [
             (item.event.envelope.aggregate_id, item.event.metrics)
             for item in applied(batch)
@@ -99,54 +64,76 @@ def _insert(tx: Connection, statement: str, rows: pa.Table) -> None:
         tx.unregister(tables.INCOMING)
 
 
-def _run_points(logged: Sequence[tuple[str, MetricColumns]]) -> pa.Table:
-    gathered = _Gathered.of(("run_id", "key"))
-    for run_id, columns in logged:
-        read = points(columns)
-        _add_run_and_key(gathered, run_id, read, slice(None))
-        gathered.add_numbers(read, slice(None))
-    return gathered.table(("run_id", "key", "step", "timestamp_ms", "value"))
+def _run_points(logged: Logged) -> pa.Table:
+    return pa.table(_point_columns(logged))
 
 
-def _add_run_and_key(
-    gathered: _Gathered, run_id: str, read: Points, rows: npt.NDArray[np.bool_] | slice
-) -> None:
-    keys = gathered.names["key"]
-    index = read.key_index[rows]
-    lookup = np.array([keys.code(key) for key in read.keys], np.int32)
-    gathered.coded["key"].append(lookup[index])
-    run_code = gathered.names["run_id"].code(run_id)
-    gathered.coded["run_id"].append(np.full(len(index), run_code, np.int32))
-
-
-def _model_points(logged: Sequence[tuple[str, MetricColumns]]) -> pa.Table:
-    gathered = _Gathered.of(("model_id", "run_id", "key", "dataset_name", "dataset_digest"))
-    for run_id, columns in logged:
-        read, contexts = points(columns), context_index(columns)
-        on_model = np.array([context.model_id is not None for context in columns.contexts])
-        rows = contexts != NO_CONTEXT
-        rows[rows] = on_model[contexts[rows]]
-        _add_run_and_key(gathered, run_id, read, rows)
-        _add_contexts(gathered, columns.contexts, contexts[rows])
-        gathered.add_numbers(read, rows)
-    return gathered.table(
-        (
-            "model_id",
-            "run_id",
-            "key",
-            "step",
-            "timestamp_ms",
-            "value",
-            "dataset_name",
-            "dataset_digest",
-        )
+def _model_points(logged: Logged) -> pa.Table:
+    index = _joined((columns.context_index for _, columns in logged), "<u2")
+    rows = index != NO_CONTEXT
+    contexts = [columns.contexts for _, columns in logged]
+    places = index.astype(np.int64) + _starts(contexts, _counts(logged))
+    flat = [context for each in contexts for context in each]
+    named = {
+        column: _names([getattr(context, column) for context in flat], places[rows])
+        for column in ("model_id", "dataset_name", "dataset_digest")
+    }
+    points = pa.table(_point_columns(logged)).filter(pa.array(rows))
+    table = pa.table(
+        {
+            "model_id": named["model_id"],
+            **dict(zip(points.column_names, points.columns, strict=True)),
+        }
     )
+    for column in ("dataset_name", "dataset_digest"):
+        table = table.append_column(column, named[column])
+    return table.filter(table["model_id"].is_valid())
 
 
-def _add_contexts(
-    gathered: _Gathered, contexts: Sequence[MetricContext], index: npt.NDArray[np.uint16]
-) -> None:
-    for column in ("model_id", "dataset_name", "dataset_digest"):
-        names = gathered.names[column]
-        lookup = np.array([names.code(getattr(context, column)) for context in contexts], np.int32)
-        gathered.coded[column].append(lookup[index])
+def _point_columns(logged: Logged) -> dict[str, pa.Array]:
+    counts = _counts(logged)
+    keys = [columns.keys for _, columns in logged]
+    index = _joined((columns.key_index for _, columns in logged), "<u2").astype(np.int64)
+    _check_length(len(index), counts)
+    numbers = {
+        "step": _joined((columns.step for _, columns in logged), "<i8"),
+        "timestamp_ms": _joined((columns.timestamp_ms for _, columns in logged), "<i8"),
+        "value": _joined((columns.value for _, columns in logged), "<f8"),
+    }
+    for column in numbers.values():
+        _check_length(len(column), counts)
+    runs = np.repeat(np.arange(len(logged)), counts)
+    return {
+        "run_id": _names([run_id for run_id, _ in logged], runs),
+        "key": _names([key for each in keys for key in each], index + _starts(keys, counts)),
+        **{name: pa.array(column) for name, column in numbers.items()},
+    }
+
+
+def _counts(logged: Logged) -> Codes:
+    return np.array([columns.count for _, columns in logged], np.int64)
+
+
+def _check_length(length: int, counts: Codes) -> None:
+    if length != counts.sum():
+        raise ValueError(f"metric columns hold {length} points where {counts.sum()} are announced")
+
+
+def _joined(chunks: Iterable[bytes], dtype: str) -> npt.NDArray[Any]:
+    return np.frombuffer(b"".join(chunks), dtype)
+
+
+def _starts(groups: Sequence[Sequence[object]], counts: Codes) -> Codes:
+    """Per point the place where its event's names begin among all names."""
+    sizes = np.array([len(group) for group in groups], np.int64)
+    return np.repeat(np.cumsum(sizes) - sizes, counts)
+
+
+def _names(names: Sequence[str | None], places: Codes) -> pa.Array:
+    """A column of strings: `names[place]` for each place, as codes into distinct names."""
+    distinct: dict[str, int] = {}
+    codes = [ABSENT if n is None else distinct.setdefault(n, len(distinct)) for n in names]
+    indices = np.array(codes, np.int32)[places]
+    return pa.DictionaryArray.from_arrays(
+        pa.array(indices, mask=indices == ABSENT), pa.array(list(distinct), pa.string())
+    )

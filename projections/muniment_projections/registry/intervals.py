@@ -159,17 +159,21 @@ def create(tx: Connection) -> None:
 
 
 def apply(tx: Connection, items: Sequence[Folded]) -> None:
-    """Begin and end intervals by a batch's events of registered models, in log order."""
-    turning = [item for item in items if isinstance(item.event, TURNING_POINTS)]
-    if not turning:
-        return
-    ledger = Ledger(_held(tx, {item.event.envelope.aggregate_id for item in turning}))
+    """Begin and end intervals by a batch's events of registered models, in log order.
+
+    Every event moves the clock, those that neither begin nor end anything too: so a batch's end
+    cannot change what a time means.
+    """
+    turning = {item.event.envelope.aggregate_id for item in items if _turns(item)}
+    ledger = Ledger(_held(tx, turning))
     clock = tx.execute(tables.READ_CLOCK).fetchone()
     assert clock is not None
     at_ms = int(clock[0])
-    for item in turning:
+    for item in items:
         envelope = item.event.envelope
         at_ms = max(at_ms, envelope.recorded_at_ms)
+        if not _turns(item):
+            continue
         now = Moment(
             at_ms,
             item.topic,
@@ -187,8 +191,14 @@ def apply(tx: Connection, items: Sequence[Folded]) -> None:
     tx.execute(tables.SET_CLOCK, [at_ms])
 
 
+def _turns(item: Folded) -> bool:
+    return isinstance(item.event, TURNING_POINTS)
+
+
 def _held(tx: Connection, model_ids: Iterable[str]) -> dict[str, dict[Fact, Open]]:
     ids = list(model_ids)
+    if not ids:
+        return {}
     held: dict[str, dict[Fact, Open]] = {model_id: {} for model_id in ids}
     for table, _ in tables.SUBJECTS:
         for place, model_id, name, *subject in tx.execute(

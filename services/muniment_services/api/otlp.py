@@ -50,8 +50,8 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _Request:
-    """commands: one per trace. roots: traces whose root span is among the spans."""
+class ExportRequest:
+    """A request. commands: one per trace. roots: traces whose root span is among the spans."""
 
     commands: tuple[LogSpans, ...]
     roots: tuple[str, ...]
@@ -61,9 +61,9 @@ async def export(call: Call) -> Answer:
     """POST /v1/traces."""
     try:
         if len(call.body) > INLINE_BYTES_MAX:
-            request = await asyncio.to_thread(_read, call.headers, call.body)
+            request = await asyncio.to_thread(read_request, call.headers, call.body)
         else:
-            request = _read(call.headers, call.body)
+            request = read_request(call.headers, call.body)
     except Refused as refused:
         body = msgspec.json.encode({"detail": refused.detail})
         return Answer(body, status=refused.status)
@@ -75,7 +75,8 @@ async def export(call: Call) -> Answer:
     return Answer(b"", content_type=PROTOBUF)
 
 
-def _read(headers: Mapping[bytes, bytes], body: bytes) -> _Request:
+def read_request(headers: Mapping[bytes, bytes], body: bytes) -> ExportRequest:
+    """The commands that a request comes to. Raises Refused, ApiError (size), Invalid (session)."""
     experiment_id = headers.get(EXPERIMENT_HEADER)
     if experiment_id is None:
         place = ["header", EXPERIMENT_HEADER.decode()]
@@ -93,7 +94,7 @@ def _read(headers: Mapping[bytes, bytes], body: bytes) -> _Request:
     for span in spans:
         by_trace.setdefault(span.trace_id, []).append(span)
     roots = dict.fromkeys(span.trace_id for span in spans if span.parent_span_id is None)
-    return _Request(
+    return ExportRequest(
         commands=tuple(
             LogSpans(
                 trace_id=trace_id,

@@ -1,37 +1,36 @@
 """What jobs log into a run: metrics, params, tags, batches, inputs, outputs. The hot routes.
 
 Well-formed bodies are decoded straight into typed structs in one pass. Anything else (quoted
-numbers, a missing field, a wrong type) takes the slow way through `requests.parse`, which knows
-MLflow's leniency and its messages; both ways build the same command.
+numbers, an unknown field, a wrong type) takes the slow way through `requests.parse`, which knows
+MLflow's leniency and its messages; what the fast way takes, the slow way takes alike.
 """
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from muniment_auth.permissions import Permission as P
 from muniment_schemas import events as e
 from muniment_schemas.columns import pack
-from muniment_services.api import wire
-from muniment_services.api.errors import ApiError
 from muniment_services.api.requests import (
     TAG_FIELDS,
     Field,
     Fields,
     check_content_type,
+    from_json,
     missing,
     pairs,
 )
 from muniment_services.api.routes import Call, mlflow
-from muniment_services.api.runs import RUN_ID, run_id_of
+from muniment_services.api.runs import RUN_ID, RUN_ID_ONLY, run_id_of
 from muniment_services.domain.commands import Command
 from muniment_services.domain.errors import Invalid
-from muniment_services.domain.limits import BATCH_METRICS_MAX, invalid_value
+from muniment_services.domain.limits import BATCH_METRICS_MAX, INT64_MAX, INT64_MIN, invalid_value
 from muniment_services.domain.run import KIND, Run, require_active
 from muniment_services.domain.run_data import DeleteRunTag, LogBatch, LogInputs, LogOutputs
 
@@ -57,12 +56,12 @@ _LOG_METRIC: Fields = (
     Field("dataset_digest"),
 )
 _LOG_PARAM: Fields = (*RUN_ID, Field("key", required=True), Field("value"))
-_DELETE_TAG: Fields = (*RUN_ID, Field("key", required=True))
+_DELETE_TAG: Fields = (*RUN_ID_ONLY, Field("key", required=True))
 _LOG_BATCH: Fields = (
-    *RUN_ID,
-    Field("metrics", "message", repeated=True, fields=_METRIC_FIELDS),
-    Field("params", "message", repeated=True, fields=TAG_FIELDS),
-    Field("tags", "message", repeated=True, fields=TAG_FIELDS),
+    *RUN_ID_ONLY,
+    Field("metrics", "message", repeated=True, fields=_METRIC_FIELDS, nullable=False),
+    Field("params", "message", repeated=True, fields=TAG_FIELDS, nullable=False),
+    Field("tags", "message", repeated=True, fields=TAG_FIELDS, nullable=False),
 )
 _DATASET: Fields = (
     Field("name"),
@@ -73,7 +72,7 @@ _DATASET: Fields = (
     Field("profile"),
 )
 _LOG_INPUTS: Fields = (
-    *RUN_ID,
+    *RUN_ID_ONLY,
     Field(
         "datasets",
         "message",
@@ -86,36 +85,47 @@ _LOG_INPUTS: Fields = (
     Field("models", "message", repeated=True, fields=(Field("model_id"),)),
 )
 _LOG_OUTPUTS: Fields = (
-    *RUN_ID,
-    Field("models", "message", repeated=True, fields=(Field("model_id"), Field("step", "int"))),
+    *RUN_ID_ONLY,
+    Field(
+        "models",
+        "message",
+        repeated=True,
+        required=True,
+        fields=(Field("model_id"), Field("step", "int")),
+    ),
 )
-_LOG_MODEL: Fields = (*RUN_ID, Field("model_json", required=True))
+_LOG_MODEL: Fields = (*RUN_ID_ONLY, Field("model_json", required=True))
+_MODEL_TAG_FIELDS = ("run_id", "artifact_path", "utc_time_created", "model_uuid")
+
+_Int64 = Annotated[int, msgspec.Meta(ge=INT64_MIN, le=INT64_MAX)]
 
 
-class _Metric(msgspec.Struct):
+class _Metric(msgspec.Struct, forbid_unknown_fields=True):
     key: str
     value: float
-    timestamp: int
-    step: int = 0
+    timestamp: _Int64
+    step: _Int64 = 0
     model_id: str | None = None
     dataset_name: str | None = None
     dataset_digest: str | None = None
 
 
-class _LogMetric(_Metric, kw_only=True):
+class _LogMetric(_Metric, kw_only=True, forbid_unknown_fields=True):
     run_id: str
+    run_uuid: str = ""
 
 
-class _Pair(msgspec.Struct):
+class _Pair(msgspec.Struct, forbid_unknown_fields=True):
     key: str
     value: str = ""
 
 
-class _LogPair(_Pair, kw_only=True):
+class _LogPair(_Pair, kw_only=True, forbid_unknown_fields=True):
     run_id: str
+    run_uuid: str = ""
 
 
-class _LogBatch(msgspec.Struct):
+class _LogBatch(msgspec.Struct, forbid_unknown_fields=True):
     run_id: str
     metrics: list[_Metric] = []
     params: list[_Pair] = []
@@ -144,11 +154,21 @@ async def log_metric(call: Call) -> bytes:
 
 def _one_metric(call: Call) -> tuple[str, _Metric]:
     check_content_type(call.content_type)
-    with suppress(msgspec.DecodeError):
-        given = _decode_metric(call.body)
+    return quick_metric(call.body) or careful_metric(call.body)
+
+
+def quick_metric(body: bytes) -> tuple[str, _Metric] | None:
+    """Run id and point of a clean log-metric body; None for any other."""
+    with suppress(msgspec.DecodeError, RecursionError):
+        given = _decode_metric(body)
         if given.run_id and given.key:
             return given.run_id, given
-    params = call.params(_LOG_METRIC)
+    return None
+
+
+def careful_metric(body: bytes) -> tuple[str, _Metric]:
+    """Run id and point of any log-metric body. Raises ApiError."""
+    params = from_json(body, _LOG_METRIC)
     return run_id_of(params), _metric_of(params)
 
 
@@ -166,23 +186,30 @@ async def set_tag(call: Call) -> bytes:
 
 def _pair(call: Call) -> tuple[str, tuple[str, str]]:
     check_content_type(call.content_type)
-    with suppress(msgspec.DecodeError):
-        given = _decode_pair(call.body)
+    return quick_pair(call.body) or careful_pair(call.body)
+
+
+def quick_pair(body: bytes) -> tuple[str, tuple[str, str]] | None:
+    """Run id, key and value of a clean log-parameter or set-tag body; None for any other."""
+    with suppress(msgspec.DecodeError, RecursionError):
+        given = _decode_pair(body)
         if given.run_id and given.key:
             return given.run_id, (given.key, given.value)
-    params = call.params(_LOG_PARAM)
-    return run_id_of(params), (params.get("key", ""), params.get("value", ""))
+    return None
+
+
+def careful_pair(body: bytes) -> tuple[str, tuple[str, str]]:
+    """Run id, key and value of any log-parameter or set-tag body. Raises ApiError."""
+    params = from_json(body, _LOG_PARAM)
+    return run_id_of(params), (params["key"], params.get("value", ""))
 
 
 async def log_batch(call: Call) -> bytes:
     """POST runs/log-batch: up to 1,000 points, params and tags as one event."""
     check_content_type(call.content_type)
-    try:
-        batch = _decode_batch(call.body)
-    except msgspec.DecodeError:
-        batch = None
-    if batch is None or not batch.run_id or not _keys_present(batch):
-        batch = _lenient_batch(call)
+    batch = quick_batch(call.body) or careful_batch(call.body)
+    if not batch.run_id:
+        raise invalid_value("run_id", "")
     metrics = batch.metrics
     if len(metrics) > BATCH_METRICS_MAX:
         raise Invalid(
@@ -202,6 +229,15 @@ async def log_batch(call: Call) -> bytes:
     )
 
 
+def quick_batch(body: bytes) -> _LogBatch | None:
+    """A clean log-batch body; None for any other."""
+    with suppress(msgspec.DecodeError, RecursionError):
+        batch = _decode_batch(body)
+        if batch.run_id and _keys_present(batch):
+            return batch
+    return None
+
+
 def _keys_present(batch: _LogBatch) -> bool:
     return (
         all([metric.key for metric in batch.metrics])
@@ -210,8 +246,9 @@ def _keys_present(batch: _LogBatch) -> bool:
     )
 
 
-def _lenient_batch(call: Call) -> _LogBatch:
-    params = call.params(_LOG_BATCH)
+def careful_batch(body: bytes) -> _LogBatch:
+    """Any log-batch body. Raises ApiError."""
+    params = from_json(body, _LOG_BATCH)
     for index, metric in enumerate(params.get("metrics", ())):
         for name in ("key", "value", "timestamp"):
             if metric.get(name) in (None, ""):
@@ -254,20 +291,13 @@ def _check_timestamps(metrics: Sequence[_Metric], paths: bool) -> None:
 
 
 def _columns(metrics: Sequence[_Metric]) -> e.MetricColumns:
-    contexts = [_context(metric) for metric in metrics] if _with_model(metrics) else []
-    try:
-        return pack(
-            [metric.key for metric in metrics],
-            [metric.value for metric in metrics],
-            [metric.timestamp for metric in metrics],
-            [metric.step for metric in metrics],
-            contexts,
-        )
-    except (struct.error, OverflowError):
-        raise ApiError(
-            "INVALID_PARAMETER_VALUE",
-            "Timestamps and steps of metrics must be 64-bit integers.",
-        ) from None
+    return pack(
+        [metric.key for metric in metrics],
+        [metric.value for metric in metrics],
+        [metric.timestamp for metric in metrics],
+        [metric.step for metric in metrics],
+        [_context(metric) for metric in metrics] if _with_model(metrics) else [],
+    )
 
 
 def _with_model(metrics: Sequence[_Metric]) -> bool:
@@ -302,14 +332,11 @@ async def log_inputs(call: Call) -> bytes:
 
 def _dataset(item: dict[str, Any]) -> e.DatasetInput:
     given = item.get("dataset", {})
-    for name in ("name", "digest", "source_type", "source"):
-        if not given.get(name):
-            raise missing(f"datasets[0].dataset.{name}")
     return e.DatasetInput(
-        name=given["name"],
-        digest=given["digest"],
-        source_type=given["source_type"],
-        source=given["source"],
+        name=given.get("name", ""),
+        digest=given.get("digest", ""),
+        source_type=given.get("source_type", ""),
+        source=given.get("source", ""),
         schema=given.get("schema"),
         profile=given.get("profile"),
         tags=dict(pairs(item.get("tags"))),
@@ -330,27 +357,44 @@ async def log_model(call: Call) -> bytes:
     """POST runs/log-model: appends to the run's tag of logged models (older clients)."""
     params = call.params(_LOG_MODEL)
     run_id = run_id_of(params)
-    try:
-        model = msgspec.json.decode(params["model_json"])
-    except msgspec.DecodeError:
-        raise Invalid(
-            f"Malformed model info. \n {params['model_json']} \n is not valid JSON."
-        ) from None
-    _check_model(model)
+    model = _model_tag(params["model_json"])
     await call.services.state(KIND, run_id)
     run: Run = require_active(call.services.fold.state, run_id)
-    history = msgspec.json.decode(run.tags.get(LOGGED_MODEL_HISTORY_TAG, "[]"))
-    tag = wire.encode([*history, model]).decode()
+    tag = json.dumps([*_history(run), model])
     return await _submit(
         call, LogBatch(run_id=run_id, tags=((LOGGED_MODEL_HISTORY_TAG, tag),), paths=False)
     )
 
 
-def _check_model(model: object) -> None:
+def _history(run: Run) -> list[object]:
+    try:
+        found = json.loads(run.tags.get(LOGGED_MODEL_HISTORY_TAG, "[]"))
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, list):
+        raise Invalid(f"The run's tag {LOGGED_MODEL_HISTORY_TAG!r} is no JSON list; delete it.")
+    return found
+
+
+def _model_tag(text: str) -> Mapping[str, object]:
+    """What the run's tag keeps of a model: MLflow's selection, in its order."""
+    try:
+        model = json.loads(text)
+    except (ValueError, RecursionError):
+        raise Invalid(f"Malformed model info. \n {text} \n is not a valid JSON.") from None
     required = {"artifact_path", "flavors", "utc_time_created", "run_id"}
     absent = required - set(model) if isinstance(model, dict) else required
     if absent:
         raise Invalid(f"Model json is missing mandatory fields: {absent}")
+    if not isinstance(model["flavors"], dict):
+        raise Invalid("The 'flavors' of a model must be a JSON object.")
+    flavors = {
+        name: {key: value for key, value in flavor.items() if key != "config"}
+        if isinstance(flavor, dict)
+        else flavor
+        for name, flavor in model["flavors"].items()
+    }
+    return {**{name: model.get(name) for name in _MODEL_TAG_FIELDS}, "flavors": flavors}
 
 
 ROUTES = (

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from muniment_projections.runs.reader import RunSearch, search_runs
-
 from muniment_auth.permissions import Permission as P
+from muniment_projections.runs.reader import RunSearch, search_runs
 from muniment_services.api import wire
 from muniment_services.api.errors import ApiError
 from muniment_services.api.experiments import VIEW_NUMBERS, VIEWS

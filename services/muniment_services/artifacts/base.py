@@ -1,8 +1,8 @@
 """What an artifact store is: files by path, written whole or not at all.
 
-Every backend says the same of its writes: **a file that `put` returned for is durable** (it outlives
-a power cut), and until then nothing of it can be seen. Nothing here knows folders of a file system:
-a folder exists as long as a file is in it.
+Every backend says the same of its writes: **a file that `put` returned for is durable** (it
+outlives a power cut), and until then nothing of it can be seen. Nothing here knows folders of a
+file system: a folder exists as long as a file is in it.
 """
 
 from __future__ import annotations

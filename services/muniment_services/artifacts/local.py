@@ -2,8 +2,8 @@
 
 A body is written to `staging/` first, flushed to the disk, and only then moved to its place below
 `files/`; the folders on the way are flushed too. obstore's own local writes are atomic but not
-flushed, so a power cut could leave an acknowledged file empty. Reading keeps one descriptor open, so
-whoever downloads a file that is being replaced gets the old one whole.
+flushed, so a power cut could leave an acknowledged file empty. Reading keeps one descriptor open,
+so whoever downloads a file that is being replaced gets the old one whole.
 """
 
 from __future__ import annotations

@@ -6,17 +6,21 @@ or its experiment's (`effective_lifecycle`), so that no event has to list the ru
 
 from __future__ import annotations
 
+from urllib.parse import urlparse
+
 import msgspec
 
 from muniment_schemas import events as e
 from muniment_services.domain.commands import AggregateKey, Command, Context, State, World
 from muniment_services.domain.errors import AlreadyExists, Invalid, NotFound, Void, WrongState
 from muniment_services.domain.limits import (
+    ARTIFACT_LOCATION_CHARS_MAX,
     EXPERIMENT_NAME_CHARS_MAX,
     EXPERIMENT_TAG_VALUE_CHARS_MAX,
     KEY_CHARS_MAX,
     check_key,
     check_length,
+    shown,
 )
 
 KIND = "experiment"
@@ -145,6 +149,11 @@ def create(world: World, command: CreateExperiment, context: Context) -> e.Exper
     check_length("name", command.name, EXPERIMENT_NAME_CHARS_MAX)
     for key, value in command.tags:
         _check_tag(key, value)
+    _check_location(command.artifact_location or "")
+    if len(dict(command.tags)) < len(command.tags):
+        raise AlreadyExists(
+            f"Experiment(name={command.name}) already exists. Error: a tag is given more than once."
+        )
     if world.named(KIND, command.name) is not None:
         raise AlreadyExists(
             f"Experiment(name={command.name}) already exists. Error: the name is taken by an "
@@ -257,6 +266,22 @@ def _changes(state: Experiment, event: e.Event) -> dict[str, object]:
         case e.ExperimentTagDeleted():
             return {"tags": {k: v for k, v in state.tags.items() if k != event.key}}
     raise AssertionError(f"{type(event).__name__} is no event of an experiment")
+
+
+def _check_location(location: str) -> None:
+    try:
+        parts = urlparse(location)
+    except ValueError:
+        raise Invalid(f"'artifact_location' is no URL: {shown(location)}") from None
+    if parts.fragment or parts.params:
+        raise Invalid("'artifact_location' URL can't include fragments or params.")
+    if location.startswith("runs:"):
+        raise Invalid(f"Artifact location cannot be a runs:/ URI. Given: '{location}'")
+    if len(location) > ARTIFACT_LOCATION_CHARS_MAX:
+        raise Invalid(
+            "Invalid artifact path length. The length of the artifact path cannot be greater than "
+            f"{ARTIFACT_LOCATION_CHARS_MAX} characters."
+        )
 
 
 def _check_tag(key: str, value: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import posixpath
 import re
+from collections.abc import Sequence
 
 from muniment_services.domain.errors import Invalid
 
@@ -58,6 +59,16 @@ def invalid_value(path: str, value: object, hint: str = "") -> Invalid:
 def too_long(path: str, chars_max: int) -> Invalid:
     """MLflow's wording for a value over its length limit."""
     return Invalid(f"'{path}' exceeds the maximum length of {chars_max} characters")
+
+
+def unique_tags(tags: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Tags given at a creation, by key. Raises Invalid when a key is given twice."""
+    by_key: dict[str, str] = {}
+    for key, value in tags:
+        if key in by_key:
+            raise Invalid(f"Tag {key!r} is given more than once.")
+        by_key[key] = value
+    return by_key
 
 
 def check_length(path: str, value: str, chars_max: int) -> None:

@@ -128,8 +128,8 @@ def _batch_logged(state: Run, event: e.BatchLogged, version: int) -> Run:
         changes["params"] = {**state.params, **event.params}
     if event.tags:
         changes["tags"] = {**state.tags, **event.tags}
-        if RUN_NAME_TAG in event.tags:
-            changes["name"] = event.tags[RUN_NAME_TAG]
+        # An empty text in the tag leaves the name, as MLflow does.
+        changes["name"] = event.tags.get(RUN_NAME_TAG) or state.name
     if event.metrics is not None:
         changes["metrics"] = merge_latest(state.metrics, event.metrics)
     return msgspec.structs.replace(state, **changes)

@@ -21,7 +21,6 @@ from muniment_services.domain.limits import (
     DATASET_PROFILE_CHARS_MAX,
     DATASET_SCHEMA_CHARS_MAX,
     DATASET_SOURCE_CHARS_MAX,
-    DATASETS_MAX,
     INPUT_TAG_KEY_CHARS_MAX,
     INPUT_TAG_VALUE_CHARS_MAX,
     KEY_CHARS_MAX,
@@ -30,6 +29,7 @@ from muniment_services.domain.limits import (
     check_key,
     check_length,
 )
+from muniment_services.domain.logged_model import KIND as MODEL
 from muniment_services.domain.run import KIND, Run, require_active
 
 
@@ -47,8 +47,9 @@ class LogBatch(Command, frozen=True, kw_only=True):
     paths: bool = True
 
     def needs(self) -> tuple[AggregateKey, ...]:
-        """The run."""
-        return ((KIND, self.run_id),)
+        """The run, and the models whose metrics are logged."""
+        models = _models(self.metrics)
+        return ((KIND, self.run_id), *((MODEL, model_id) for model_id in models))
 
 
 class DeleteRunTag(Command, frozen=True, kw_only=True):
@@ -94,6 +95,9 @@ def log_batch(world: World, command: LogBatch, context: Context) -> e.BatchLogge
     if len(params) != len(command.params):
         _refuse_duplicates([key for key, _ in command.params])
     run = require_active(world, command.run_id)
+    for model_id in _models(command.metrics):
+        if world.get(MODEL, model_id) is None:
+            raise Invalid(f"Logged model {model_id!r}, which metrics are logged for, is unknown.")
     _refuse_changes(run, params, command.paths)
     if not params and not tags and command.metrics is None:
         return None
@@ -115,8 +119,6 @@ def delete_tag(world: World, command: DeleteRunTag, context: Context) -> e.RunTa
 
 def log_inputs(world: World, command: LogInputs, context: Context) -> e.InputsLogged | None:
     """None when the run has all of them already."""
-    if len(command.datasets) > DATASETS_MAX:
-        raise Invalid(f"Cannot log more than {DATASETS_MAX} datasets in one call.")
     for dataset in command.datasets:
         _check_dataset(dataset)
     run = require_active(world, command.run_id)
@@ -138,6 +140,11 @@ def log_outputs(world: World, command: LogOutputs, context: Context) -> e.Output
     if not models:
         return None
     return e.OutputsLogged(envelope=context.envelope(e.OutputsLogged, run.run_id), models=models)
+
+
+def _models(metrics: e.MetricColumns | None) -> tuple[str, ...]:
+    contexts = metrics.contexts if metrics is not None else ()
+    return tuple(dict.fromkeys(c.model_id for c in contexts if c is not None))
 
 
 def _path(command: LogBatch, place: str, field: str) -> str:

@@ -9,6 +9,7 @@ from muniment_services.domain import experiment as experiments
 from muniment_services.domain.commands import AggregateKey, Command, Context, World
 from muniment_services.domain.errors import Invalid
 from muniment_services.domain.experiment import ACTIVE, DELETED
+from muniment_services.domain.limits import unique_tags
 from muniment_services.domain.run import KIND, RUN_NAME_TAG, lifecycle_of, require, require_active
 from muniment_services.domain.run_names import random_run_name
 
@@ -61,7 +62,7 @@ class RestoreRun(Command, frozen=True, kw_only=True):
 def create(world: World, command: CreateRun, context: Context) -> e.RunCreated:
     """Raises NotFound or Invalid for the experiment, Invalid for two different names."""
     experiment = experiments.require_active(world, command.experiment_id)
-    tags = dict(command.tags)
+    tags = unique_tags(command.tags)
     tagged = tags.get(RUN_NAME_TAG, "")
     if command.name and tagged and command.name != tagged:
         raise Invalid(

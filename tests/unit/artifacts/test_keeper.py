@@ -1,0 +1,156 @@
+"""Changing artifacts: file and event in the right order, and never two changes of one path."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from muniment_projections.artifacts.apply import ArtifactsProjection
+from muniment_services.artifacts.base import Stored
+from muniment_services.artifacts.keeper import Artifacts
+from muniment_services.artifacts.local import LocalArtifacts
+from muniment_services.artifacts.verify import CHANGED, MISSING, UNRECORDED, verify_artifacts
+
+RUN = "0123456789abcdef0123456789abcdef"
+
+
+def keeper(folder: Path) -> Artifacts:
+    parts = LocalArtifacts(folder / "parts", transient=True)
+    made = Artifacts(LocalArtifacts(folder), parts, os.urandom)
+    asyncio.run(made.start())
+    return made
+
+
+async def body(content: bytes) -> AsyncIterator[bytes]:
+    yield content
+
+
+def test_the_file_is_there_before_its_event(tmp_path: Path) -> None:
+    artifacts = keeper(tmp_path)
+    seen: list[tuple[int | None, bool, bool]] = []
+
+    async def record(stored: Stored, replaced: bool) -> None:
+        size = await artifacts.store.size("f")
+        seen.append((size, replaced, artifacts.is_changing("f")))
+
+    async def run() -> None:
+        await artifacts.upload("f", body(b"one"), record)
+        await artifacts.upload("f", body(b"three"), record)
+        assert not artifacts.is_changing("f")
+
+    asyncio.run(run())
+    assert seen == [(3, False, True), (5, True, True)]
+
+
+def test_a_deletion_is_recorded_by_owner_before_the_files_go(tmp_path: Path) -> None:
+    artifacts = keeper(tmp_path)
+    seen: list[dict[str, int]] = []
+
+    async def upload(stored: Stored, replaced: bool) -> None:
+        return
+
+    async def deletion(owners: Mapping[str, int]) -> None:
+        assert await artifacts.store.size("0/loose") == 1
+        seen.append(dict(owners))
+
+    async def run() -> None:
+        for path in ("0/loose", f"0/{RUN}/artifacts/a", f"0/{RUN}/artifacts/b/c"):
+            await artifacts.upload(path, body(b"1"), upload)
+        await artifacts.delete("0", deletion)
+        await artifacts.delete("0", deletion)
+        assert [entry async for entry in artifacts.store.walk("")] == []
+
+    asyncio.run(run())
+    assert seen == [{"0": 1, RUN: 2}]
+
+
+def test_a_deletion_that_cannot_be_recorded_removes_nothing(tmp_path: Path) -> None:
+    artifacts = keeper(tmp_path)
+
+    async def upload(stored: Stored, replaced: bool) -> None:
+        return
+
+    async def deletion(owners: Mapping[str, int]) -> None:
+        raise ConnectionError
+
+    async def run() -> None:
+        await artifacts.upload("f", body(b"1"), upload)
+        with pytest.raises(ConnectionError):
+            await artifacts.delete("f", deletion)
+        assert await artifacts.store.size("f") == 1
+        assert not artifacts.is_changing("f")
+
+    asyncio.run(run())
+
+
+def test_events_of_one_path_come_in_the_order_of_its_contents(tmp_path: Path) -> None:
+    artifacts = keeper(tmp_path)
+    recorded: list[int] = []
+
+    async def record(stored: Stored, replaced: bool) -> None:
+        await asyncio.sleep(0)
+        recorded.append(stored.size_bytes)
+
+    async def run() -> None:
+        uploads = (artifacts.upload("d/f", body(b"x" * n), record) for n in range(1, 20))
+        await asyncio.gather(*uploads)
+        assert await artifacts.store.size("d/f") == recorded[-1]
+
+    asyncio.run(run())
+    assert sorted(recorded) == list(range(1, 20))
+
+
+def test_only_paths_that_overlap_exclude_each_other(tmp_path: Path) -> None:
+    artifacts = keeper(tmp_path)
+    together = asyncio.Barrier(2)
+
+    async def meet(stored: Stored, replaced: bool) -> None:
+        await together.wait()
+
+    async def run() -> None:
+        async with asyncio.timeout(10):
+            await asyncio.gather(
+                artifacts.upload("d/a", body(b"1"), meet),
+                artifacts.upload("d/ab", body(b"1"), meet),
+            )
+        assert not artifacts.is_changing("")
+
+    asyncio.run(run())
+
+
+def test_verification_finds_what_differs(tmp_path: Path) -> None:
+    artifacts = keeper(tmp_path)
+    connection = duckdb.connect()
+    ArtifactsProjection().create(connection)
+
+    async def record(stored: Stored, replaced: bool) -> None:
+        return
+
+    async def put(path: str, content: bytes, recorded: bytes | None) -> None:
+        await artifacts.upload(path, body(content), record)
+        if recorded is not None:
+            expected = await artifacts.parts.put("expected", body(recorded))
+            row = [path, "o", expected.size_bytes, expected.sha256, 1, "me"]
+            connection.execute("INSERT INTO artifacts VALUES (?, ?, ?, ?, ?, ?)", row)
+
+    async def run() -> list[tuple[str, str]]:
+        await put("good", b"1", b"1")
+        await put("same-size", b"1", b"2")
+        await put("longer", b"11", b"1")
+        await put("unrecorded", b"1", None)
+        await put("gone", b"1", b"1")
+        await artifacts.store.delete("gone")
+        found = verify_artifacts(artifacts.store, connection)
+        return sorted([(finding.path, finding.kind) async for finding in found])
+
+    assert asyncio.run(run()) == [
+        ("gone", MISSING),
+        ("longer", CHANGED),
+        ("same-size", CHANGED),
+        ("unrecorded", UNRECORDED),
+    ]
