@@ -23,7 +23,9 @@ FROM "{table}" t
 """
 """Rows, and two sums of the rows' hashes; both are needed, since a row twice cancels out of one."""
 
-CHECKPOINTS = 'SELECT topic, "partition", next_offset FROM checkpoints WHERE next_offset > 0 ORDER BY ALL'
+CHECKPOINTS = (
+    'SELECT topic, "partition", next_offset FROM checkpoints WHERE next_offset > 0 ORDER BY ALL'
+)
 
 
 class TableDigest(msgspec.Struct, frozen=True):

@@ -90,7 +90,9 @@ class Runner:
         reading.add_done_callback(self._reads.discard)
         return await reading
 
-    async def swap(self, new: Store, level: Callable[[Mapping[tuple[str, int], int]], None]) -> Store:
+    async def swap(
+        self, new: Store, level: Callable[[Mapping[tuple[str, int], int]], None]
+    ) -> Store:
         """Put another store in the place of this one; returns the old one, which nobody reads then.
 
         level: brings `new` to exactly the checkpoints that it is given. It runs in the writer's

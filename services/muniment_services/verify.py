@@ -124,7 +124,9 @@ class LogCheck:
         self._published.add(fingerprint)
         known = self._codec.schemas.by_fingerprint.get(fingerprint)
         if known is not None and known.schema_json != event.schema_json:
-            self._findings.add(where, f"it publishes another {known.file_name} than the released one")
+            self._findings.add(
+                where, f"it publishes another {known.file_name} than the released one"
+            )
 
     def _wrong(self, record: Record, event: Event) -> Iterator[str]:
         envelope = event.envelope
@@ -176,7 +178,9 @@ class FoldCheck:
     def compare(self, found: Digests, ends: Ends, progress: Progress) -> Mapping[str, int]:
         """Fold up to the projections' checkpoints and compare; returns the rows of each table."""
         at = {TopicPartition(t, p): Offset(offset) for t, p, offset in found.checkpoints}
-        beyond = [f"{place}@{offset}" for place, offset in at.items() if offset > ends.get(place, 0)]
+        beyond = [
+            f"{place}@{offset}" for place, offset in at.items() if offset > ends.get(place, 0)
+        ]
         if beyond:
             self._findings.add("projections", f"they are ahead of the log: {', '.join(beyond)}")
             return {}
@@ -189,7 +193,9 @@ class FoldCheck:
     def _compare_table(self, table: str, found: Digests, rebuilt: Digests) -> None:
         has, should = found.tables.get(table), rebuilt.tables.get(table)
         if has is None or should is None:
-            self._findings.add(table, "the table is missing" if has is None else "there is no such table")
+            self._findings.add(
+                table, "the table is missing" if has is None else "there is no such table"
+            )
         elif has.rows != should.rows:
             self._findings.add(table, f"it has {has.rows} rows, a rebuild has {should.rows}")
         elif has != should:
@@ -201,5 +207,3 @@ class FoldCheck:
                 self.applied += 1
             else:
                 self.void[_QUOTED.sub("…", item.void)] += 1
-
-

@@ -107,7 +107,7 @@ def spawn(mode: str, path: Path) -> subprocess.Popen[str]:
 
 
 def acknowledged(lines: Sequence[str]) -> dict[tuple[int, int], str]:
-    """(partition, offset) -> first word of the value. A line that the kill cut off does not count."""
+    """(partition, offset) -> first word of the value, without a line that the kill cut off."""
     whole = [line.split() for line in lines if line.endswith("\n") and "refused" not in line]
     found = {(int(partition), int(offset)): word for partition, offset, word in whole}
     assert len(found) == len(whole), "an offset was acknowledged twice"
@@ -408,12 +408,17 @@ def test_a_hole_is_found(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+def records_in_memory() -> int:
+    return sum(isinstance(thing, Record) for thing in gc.get_objects())
+
+
 def test_a_stalled_follower_holds_a_bounded_number_of_records(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(embedded, "FOLLOW_RECORDS_MAX", 50)
 
     async def run() -> None:
+        before = records_in_memory()
         log = EmbeddedLog(tmp_path / "log.sqlite")
         await log.start()
         follower = log.follow({CAT: Offset(0)})
@@ -425,7 +430,7 @@ def test_a_stalled_follower_holds_a_bounded_number_of_records(
         found += [record.offset for record in await waiting]  # It follows live from here on.
         for n in range(2, 1000):
             await log.append(new(CAT, f"{n}"))
-        assert sum(isinstance(thing, Record) for thing in gc.get_objects()) < 100
+        assert records_in_memory() - before < 100
         while len(found) < 1000:
             found += [record.offset for record in await anext(follower)]
         assert found == list(range(1000))

@@ -24,8 +24,8 @@ from muniment_services.artifacts.base import (
     StorageFull,
     StoreUnavailable,
 )
-from muniment_services.artifacts.local import FILES, STAGING, LocalArtifacts
-from muniment_services.artifacts.objects import ObjectArtifacts, translated
+from muniment_services.artifacts.local import STAGING, LocalArtifacts
+from muniment_services.artifacts.objects import FILES, ObjectArtifacts, translated
 
 Test = Callable[[ArtifactStore], Coroutine[Any, Any, None]]
 

@@ -12,7 +12,7 @@ README = (ROOT / "README.md").read_text("utf-8")
 
 def test_the_readme_lists_every_setting_with_its_default() -> None:
     table = README.partition("## Settings")[2].partition("\n## ")[0]
-    rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]*) \|", table, re.MULTILINE))
+    rows = dict(re.findall(r"^\| `(\w+)` \|([^|]*)\|", table, re.MULTILINE))
     assert rows.keys() == Settings.model_fields.keys()
     for name, field in Settings.model_fields.items():
         default = field.get_default()

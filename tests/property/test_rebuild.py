@@ -53,7 +53,9 @@ def batch(
     place: int, param: tuple[str, str] | None, tag: tuple[str, str], points: list[tuple[str, float]]
 ) -> run_data.LogBatch:
     """A batch for the run at a place; `attempt` puts in the id that the run has got."""
-    metrics = pack([k for k, _ in points], [v for _, v in points], [7] * len(points), [1] * len(points))
+    metrics = pack(
+        [k for k, _ in points], [v for _, v in points], [7] * len(points), [1] * len(points)
+    )
     return run_data.LogBatch(
         run_id=str(place),
         params=(param,) if param else (),
@@ -63,7 +65,9 @@ def batch(
 
 
 commands: st.SearchStrategy[Command] = st.one_of(
-    st.builds(x.CreateExperiment, name=names, artifact_location=st.none(), artifact_root=st.just("r:")),
+    st.builds(
+        x.CreateExperiment, name=names, artifact_location=st.none(), artifact_root=st.just("r:")
+    ),
     st.builds(x.RenameExperiment, experiment_id=experiments, name=names),
     st.builds(x.DeleteExperiment, experiment_id=experiments),
     st.builds(x.RestoreExperiment, experiment_id=experiments),
@@ -270,7 +274,9 @@ def test_a_process_that_dies_anywhere_goes_on_to_the_same_tables_and_state(
 
 @settings(max_examples=15, deadline=None)
 @given(histories(), st.data())
-def test_catching_up_stops_exactly_where_it_is_told_to(world: TestWorld, data: st.DataObject) -> None:
+def test_catching_up_stops_exactly_where_it_is_told_to(
+    world: TestWorld, data: st.DataObject
+) -> None:
     log = log_of(world.records)
     store = Store(IN_MEMORY, bootstrap.projections(), MEMORY)
     rest = rebuild.CatchUp(log, world.codec, store)

@@ -46,7 +46,9 @@ def line(record: Record, event: Event, coloured: bool) -> str:
 
 def unreadable_line(record: Record, reason: str, coloured: bool) -> str:
     """The line of a record that is no event that we know."""
-    return _join(coloured, record, "(unreadable)", printable(record.key.decode("latin-1")), "", reason)
+    return _join(
+        coloured, record, "(unreadable)", printable(record.key.decode("latin-1")), "", reason
+    )
 
 
 def as_json(record: Record, event: Event, schema: str) -> dict[str, Any]:
@@ -152,7 +154,9 @@ def _place(record: Record) -> dict[str, Any]:
         "offset": record.offset,
         "timestamp_ms": record.timestamp_ms,
         "key": record.key.decode("utf-8", "backslashreplace"),
-        "headers": {name: value.decode("utf-8", "backslashreplace") for name, value in record.headers},
+        "headers": {
+            name: value.decode("utf-8", "backslashreplace") for name, value in record.headers
+        },
     }
 
 

@@ -13,7 +13,6 @@ from cyclopts import App, Parameter
 from muniment_schemas.ids import Offset
 from muniment_services.cli.options import AsJson, Config, DataDir, settings_with_log
 from muniment_services.cli.terminal import flush, mendable, write, write_json
-
 from muniment_services.log.base import EventLog, Record, TopicPartition
 
 if TYPE_CHECKING:
@@ -33,7 +32,13 @@ def events(
     *,
     data_dir: DataDir = None,
     follow: Annotated[
-        bool, Parameter(alias="-f", negative="", show_default=False, help="Go on as the log grows, until Ctrl-C.")
+        bool,
+        Parameter(
+            alias="-f",
+            negative="",
+            show_default=False,
+            help="Go on as the log grows, until Ctrl-C.",
+        ),
     ] = False,
     type: Annotated[
         list[str] | None, Several, Parameter(help="Only events of this type; can be repeated.")
@@ -47,11 +52,15 @@ def events(
         list[str] | None, Several, Parameter(help="Only this topic: `catalog` or `runs`.")
     ] = None,
     actor: Annotated[
-        list[str] | None, Several, Parameter(help="Only events by this principal (id or its start).")
+        list[str] | None,
+        Several,
+        Parameter(help="Only events by this principal (id or its start)."),
     ] = None,
     since: Annotated[
         str | None,
-        Parameter(help="From a UTC time (2026-01-31T10:30), so long ago (10m), or an offset (1200)."),
+        Parameter(
+            help="From a UTC time (2026-01-31T10:30), so long ago (10m), or an offset (1200)."
+        ),
     ] = None,
     limit: Annotated[
         int | None, Parameter(alias="-n", help="Stop after so many events. [default: no limit]")
@@ -151,9 +160,7 @@ def _history(
     return heapq.merge(*parts, key=lambda record: (record.timestamp_ms, record.at))
 
 
-def _partition(
-    log: EventLog, at: TopicPartition, start: Offset, end: Offset
-) -> Iterator[Record]:
+def _partition(log: EventLog, at: TopicPartition, start: Offset, end: Offset) -> Iterator[Record]:
     while start < end:
         records = log.read(at, start, min(READ_RECORDS, end - start), READ_BYTES)
         yield from records

@@ -17,7 +17,10 @@ DataDir = Annotated[
     Parameter(help="Folder of the log and all that is made of it. [default: ./muniment-data]"),
 ]
 Config = Annotated[Path | None, Parameter(help="TOML file with settings. [default: none]")]
-AsJson = Annotated[bool, Parameter(name="--json", negative="", show_default=False, help="Print JSON instead of text.")]
+AsJson = Annotated[
+    bool,
+    Parameter(name="--json", negative="", show_default=False, help="Print JSON instead of text."),
+]
 
 LOG_FILE = "log.sqlite"
 

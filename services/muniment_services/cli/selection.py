@@ -53,7 +53,9 @@ def known_types(names: Collection[str]) -> frozenset[str]:
     for name in names:
         if name.lower() not in spelled:
             close = difflib.get_close_matches(name.lower(), spelled)
-            meant = f" Did you mean {spelled[close[0]]}?" if close else f" There are {_all_types()}."
+            meant = (
+                f" Did you mean {spelled[close[0]]}?" if close else f" There are {_all_types()}."
+            )
             raise CliError(f"there is no event type {name!r}.{meant}", USAGE_STATUS)
     return frozenset(spelled[name.lower()] for name in names)
 

@@ -28,7 +28,11 @@ def serve(
     data_dir: DataDir = None,
     demo: Annotated[
         bool,
-        Parameter(negative="", show_default=False, help="Also log a small training run, by MLflow's own client."),
+        Parameter(
+            negative="",
+            show_default=False,
+            help="Also log a small training run, by MLflow's own client.",
+        ),
     ] = False,
     allowed_hosts: Annotated[
         list[str] | None,
@@ -48,9 +52,7 @@ def serve(
     ] = None,
     runs_partitions: Annotated[
         int | None,
-        Parameter(
-            help="Partitions of the runs topic; fixed when the log is created. [default: 6]"
-        ),
+        Parameter(help="Partitions of the runs topic; fixed when the log is created. [default: 6]"),
     ] = None,
     projections_memory: Annotated[
         str | None,

@@ -75,7 +75,9 @@ class Meter:
     Shown on standard error, JSON on standard output, so that results can be piped.
     """
 
-    def __init__(self, what: str, as_json: bool, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, what: str, as_json: bool, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         """what: the work, as the bar names it. clock: seconds."""
         self._what = what
         self._as_json = as_json
@@ -144,7 +146,13 @@ class Meter:
 
 def _bar(what: str) -> Any:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     bar = Progress(
         TextColumn("{task.description}"),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from muniment_services.config import Settings
     from muniment_services.log.base import EventLog
     from muniment_services.rebuild import Ends
-    from muniment_services.verify import Findings, FoldCheck, LogCheck
+    from muniment_services.verify import Findings, FoldCheck
 
 DIGESTS_PATH = "/api/v1/projections/digests"
 

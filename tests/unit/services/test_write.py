@@ -1,4 +1,4 @@
-"""The write path on a real embedded log: races, retries, repeats, refusals, what is acknowledged."""
+"""The write path on a real embedded log: races, repeats, refusals, what is acknowledged."""
 
 from __future__ import annotations
 
