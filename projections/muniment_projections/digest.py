@@ -36,7 +36,7 @@ class TableDigest(msgspec.Struct, frozen=True):
 
 
 class Digests(msgspec.Struct, frozen=True):
-    """All tables as of one moment: the checkpoints (topic, partition, next offset) at which they were read."""
+    """All tables as of one moment, which the checkpoints tell: (topic, partition, next offset)."""
 
     checkpoints: tuple[tuple[str, int, int], ...]
     tables: Mapping[str, TableDigest]

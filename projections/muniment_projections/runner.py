@@ -1,8 +1,8 @@
 """Writes what the fold yields into the store, in batches, and lets readers wait for it.
 
-A batch is written when a reader needs it, when it is large, or when it is FLUSH_AGE_S old. No batch
-is ever skipped: if the store cannot write (disk full), the batch is kept and tried again, and readers
-are told that projections are not available.
+A batch is written when a reader needs it, when it is large, or when it is FLUSH_AGE_S old. No
+batch is ever skipped: if the store cannot write (disk full), the batch is kept and tried again, and
+readers are told that projections are not available.
 """
 
 from __future__ import annotations

@@ -31,32 +31,42 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    host: str = Field("127.0.0.1", description="Address to listen on.")
-    port: int = Field(5000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    port: int = Field(
+        default=5000, ge=0, le=65535, description="Port to listen on; 0 picks a free one."
+    )
     data_dir: Path = Field(
-        Path("./muniment-data"), description="Folder of the log, the projections and the artifacts."
+        default=Path("./muniment-data"),
+        description="Folder of the log, the projections and the artifacts.",
     )
     allowed_hosts: tuple[str, ...] = Field(
-        (), description="Names that the server is known by, besides loopback ones; * allows any."
+        default=(),
+        description="Names that the server is known by, besides loopback ones; * allows any.",
     )
     allow_unauthenticated_network_access: bool = Field(
-        False,
+        default=False,
         description="Listen beyond loopback although nobody has to sign in. Anyone who reaches the "
         "port can then read and change everything.",
     )
     runs_partitions: int = Field(
-        6, ge=1, le=256, description="Partitions of the runs topic; fixed when the log is created."
+        default=6,
+        ge=1,
+        le=256,
+        description="Partitions of the runs topic; fixed when the log is created.",
     )
     projections_memory: str = Field(
-        "2GB",
+        default="2GB",
         pattern=MEMORY_PATTERN,
         description="Memory that DuckDB may use for the projections, as 512MB or 4GB.",
     )
     shutdown_s: int = Field(
-        4, ge=0, le=600, description="Seconds that requests under way get to finish on SIGTERM."
+        default=4,
+        ge=0,
+        le=600,
+        description="Seconds that requests under way get to finish on SIGTERM.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Least level of what is logged: debug, info, warning or error."
+        default="info", description="Least level of what is logged: debug, info, warning or error."
     )
 
 

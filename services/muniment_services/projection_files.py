@@ -1,9 +1,9 @@
 """Where the projections' database is, while one is in use and another is being built.
 
-At rest there is one file, PROJECTIONS_FILE. A server that rebuilds makes the new one beside it under
-a name with a number, and goes on using that name until it stops or is started again. What always
-holds: a file without NEW_SUFFIX is complete, of two the one with the higher number is newer, and
-each of them is a usable cache of the log. Dying at any point therefore loses nothing.
+At rest there is one file, PROJECTIONS_FILE. A server that rebuilds makes the new one beside it
+under a name with a number, and goes on using that name until it stops or is started again. What
+always holds: a file without NEW_SUFFIX is complete, of two the one with the higher number is newer,
+and each of them is a usable cache of the log. Dying at any point therefore loses nothing.
 """
 
 from __future__ import annotations

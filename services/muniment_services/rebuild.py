@@ -45,8 +45,8 @@ _log = structlog.get_logger("muniment.rebuild")
 class CatchUp:
     """Folds a log into a store from the store's checkpoints on, as often as there is more of it.
 
-    Blocking, and for one thread at a time. Memory is bounded by the largest batch and the fold's own
-    limits, however long the log is.
+    Blocking, and for one thread at a time. Memory is bounded by the largest batch and the fold's
+    own limits, however long the log is.
     """
 
     def __init__(

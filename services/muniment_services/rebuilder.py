@@ -57,6 +57,18 @@ class _Stopped(Exception):
     """The server stops; the rebuild is given up."""
 
 
+FAILURES = (
+    _Stopped,
+    BuilderFailed,
+    LogError,
+    ProjectionsUnavailable,
+    StoreError,
+    OSError,
+    duckdb.Error,
+)
+"""What can end a rebuild; the old projections then serve on."""
+
+
 class BuilderLine(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the building process prints: how far it is, and what went wrong, if anything did."""
 
@@ -126,9 +138,7 @@ class Rebuilder:
         try:
             await self._build(path)
             await self._exchange(path)
-        except (
-            _Stopped, BuilderFailed, LogError, ProjectionsUnavailable, StoreError, OSError, duckdb.Error
-        ) as error:  # fmt: skip
+        except FAILURES as error:
             remove(unfinished(path))
             if not self._stopping.is_set():
                 _log.error("the rebuild failed; the old projections serve on", reason=str(error))

@@ -1,7 +1,7 @@
-"""Is the log whole, and are the projections what it says? Reads only; changes nothing that it checks.
+"""Is the log whole, and are the projections what it says? Changes nothing that it checks.
 
-Two passes. The first looks at every record by itself: place, framing, headers, key, time. The second
-folds the log into a database of its own, which is what the projections must be equal to.
+Two passes. The first looks at every record by itself: place, framing, headers, key, time. The
+second folds the log into a database of its own, which is what the projections must be equal to.
 """
 
 from __future__ import annotations

@@ -6,7 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
-from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, TracesData
+from opentelemetry.proto.trace.v1.trace_pb2 import (
+    ResourceSpans,
+    ScopeSpans,
+    Span,
+    Status,
+    TracesData,
+)
 
 TRACE = "0123456789abcdef0123456789abcdef"
 START_NS = 1_700_000_000_123_456_789
@@ -48,7 +54,7 @@ def span(
     *,
     trace: str = TRACE,
     name: str = "work",
-    status: int = 0,
+    status: Any = 0,
     took_ms: int = 1500,
     **attributes: Any,
 ) -> Span:
@@ -60,7 +66,7 @@ def span(
         name=name,
         start_time_unix_nano=START_NS,
         end_time_unix_nano=START_NS + took_ms * 1_000_000 if took_ms else 0,
-        status={"code": status},
+        status=Status(code=status),
         attributes=key_values({k.replace("__", "."): v for k, v in attributes.items()}),
     )
 

@@ -27,26 +27,27 @@ POST experiments/search · GET experiments/search · POST experiments/delete
 POST experiments/restore · POST experiments/update · POST experiments/set-experiment-tag
 POST experiments/delete-experiment-tag · POST runs/create · POST runs/update
 POST runs/log-batch · POST runs/log-metric · POST runs/log-parameter · POST runs/set-tag
-GET runs/get · POST runs/search · POST runs/delete · POST runs/restore · POST runs/delete-
-tag · GET metrics/get-history · GET metrics/get-history-bulk-interval · POST runs/log-
-inputs · POST runs/outputs · POST runs/log-model · GET artifacts/list · POST logged-models
-GET logged-models/m-1 · PATCH logged-models/m-1 · DELETE logged-models/m-1
-POST logged-models/search · PATCH logged-models/m-1/tags · DELETE logged-models/m-1/tags/k
-POST logged-models/m-1/params · POST registered-models/create · GET registered-
-models/get · GET registered-models/search · POST model-versions/create · GET model-
-versions/get · GET model-versions/search · GET model-versions/get-download-uri
-POST registered-models/get-latest-versions · GET registered-models/get-latest-versions
-POST model-versions/transition-stage · POST registered-models/alias · GET registered-
-models/alias · DELETE registered-models/alias · PATCH registered-models/update
-PATCH model-versions/update · POST registered-models/rename · POST registered-models/set-
-tag · DELETE registered-models/delete-tag · POST model-versions/set-tag · DELETE model-
-versions/delete-tag · DELETE registered-models/delete · DELETE model-versions/delete
-PATCH traces/tr-1/tags · DELETE traces/tr-1/tags · POST traces/delete-traces
-POST 3:traces · GET 3:traces/tr-1 · GET 3:traces/get · GET 3:traces/batchGet
-POST 3:traces/batchGetInfos · POST 3:traces/search · PATCH 3:traces/tr-1/tags
-POST 3:traces/tr-1/assessments · GET 3:traces/tr-1/assessments/a-1
-PATCH 3:traces/tr-1/assessments/a-1 · DELETE 3:traces/tr-1/assessments/a-1
-POST traces/link-to-run · GET 3:server-info
+GET runs/get · POST runs/search · POST runs/delete · POST runs/restore
+POST runs/delete-tag · GET metrics/get-history · GET metrics/get-history-bulk-interval
+POST runs/log-inputs · POST runs/outputs · POST runs/log-model · GET artifacts/list
+POST logged-models · GET logged-models/m-1 · PATCH logged-models/m-1
+DELETE logged-models/m-1 · POST logged-models/search · PATCH logged-models/m-1/tags
+DELETE logged-models/m-1/tags/k · POST logged-models/m-1/params
+POST registered-models/create · GET registered-models/get · GET registered-models/search
+POST model-versions/create · GET model-versions/get · GET model-versions/search
+GET model-versions/get-download-uri · POST registered-models/get-latest-versions
+GET registered-models/get-latest-versions · POST model-versions/transition-stage
+POST registered-models/alias · GET registered-models/alias
+DELETE registered-models/alias · PATCH registered-models/update
+PATCH model-versions/update · POST registered-models/rename
+POST registered-models/set-tag · DELETE registered-models/delete-tag
+POST model-versions/set-tag · DELETE model-versions/delete-tag
+DELETE registered-models/delete · DELETE model-versions/delete · PATCH traces/tr-1/tags
+DELETE traces/tr-1/tags · POST traces/delete-traces · POST 3:traces · GET 3:traces/tr-1
+GET 3:traces/get · GET 3:traces/batchGet · POST 3:traces/batchGetInfos
+POST 3:traces/search · PATCH 3:traces/tr-1/tags · POST 3:traces/tr-1/assessments
+GET 3:traces/tr-1/assessments/a-1 · PATCH 3:traces/tr-1/assessments/a-1
+DELETE 3:traces/tr-1/assessments/a-1 · POST traces/link-to-run · GET 3:server-info
 """.replace("\n", " · ").split(" · ")
 
 ELSEWHERE = (

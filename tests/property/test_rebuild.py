@@ -1,4 +1,4 @@
-"""Random logs: whatever the batches, and wherever the process dies, state and tables are the same."""
+"""Random logs: whatever the batches, wherever the process dies, state and tables are the same."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def keyed(event: Event, key: int) -> Event:
 
 @st.composite
 def histories(draw: st.DrawFn) -> TestWorld:
-    """A log of 6 to about 60 events; commands in a pair are decided on the same state, so they race."""
+    """A log of 6 to about 60 events; a pair's commands are decided on the same state: they race."""
     world = TestWorld()
     for command in BEGINNING:
         world.do(command)
@@ -161,7 +161,7 @@ def ends_of(log: MemoryLog) -> dict[TopicPartition, Offset]:
 
 
 def written_live(world: TestWorld, sizes: list[int]) -> Store:
-    """A store as a running server fills it: in the order of arrival, partitions mixed in a batch."""
+    """A store as a running server fills it: in order of arrival, partitions mixed in a batch."""
     store = Store(IN_MEMORY, bootstrap.projections(), MEMORY)
     state = CurrentState()
     folded = [state.fold(r, e) for r, e in zip(world.records, world.events, strict=True)]

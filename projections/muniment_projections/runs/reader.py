@@ -14,6 +14,15 @@ from muniment_projections.search.predicate import TRUE, Predicate, all_of, one_o
 
 View = Literal["active", "deleted", "all"]
 
+DATASETS_MAX = 1000
+"""Datasets in one answer, as many as MLflow gives."""
+
+_DATASETS = (
+    "SELECT DISTINCT experiment_id, d.name, d.digest, d.context FROM (SELECT t.experiment_id,"
+    " unnest(t.datasets) AS d FROM runs AS t WHERE {scope})"
+    f" ORDER BY ALL LIMIT {DATASETS_MAX}"
+)
+
 _LIFECYCLES = (
     f"SELECT t.run_id, {LIFECYCLE} FROM {RUNS.source} WHERE t.run_id IN (SELECT unnest(?))"
 )
@@ -63,6 +72,18 @@ def search_runs(
     )
     lifecycles = [cast(str, lifecycle) for (lifecycle,) in page.extra]
     return RunPage(page.documents, lifecycles, page.next_page_token)
+
+
+def find_datasets(
+    connection: Connection, experiment_ids: Sequence[str], visible: Predicate = TRUE
+) -> list[tuple[str, str, str, str | None]]:
+    """Datasets that runs of these experiments use: (experiment id, name, digest, context), sorted.
+
+    visible: which rows of `runs AS t` the caller may see. At most DATASETS_MAX.
+    """
+    scope = all_of([one_of("t.experiment_id", experiment_ids), visible])
+    sql = _DATASETS.format(scope=scope.sql)
+    return connection.execute(sql, list(scope.parameters)).fetchall()
 
 
 def find_documents(connection: Connection, run_ids: Sequence[str]) -> dict[str, bytes]:

@@ -61,7 +61,7 @@ OPERATOR.6: /[<>=~!]+|(NOT\s+)?(LIKE|ILIKE|RLIKE)\b(?!\s*\.)/i
 NUMBER.4: /-?\d+(\.\d+)?E-?\d+(?!\w)|-?(\d+\.\d*|\.\d+|\d+)(?![\w.])/i
 STRING.3: /'(''|\\'|[^'])*'/
 _QUOTED: /`(``|[^`])*`|"(""|[\\]["]|[^"])*"/
-NAME.2: (_QUOTED | /[^\W\d]\w*/) (/\s*\./ (_QUOTED | /\s*\w+/))*
+NAME.2: (_QUOTED | /[^\W\d]\w*/) (/\s*\./ (_QUOTED | /'[^']*'/ | /\s*\w+/))*
 COMMENT.7: /(--|\#\ )[^\r\n]*/
 LPAR: "("
 RPAR: ")"

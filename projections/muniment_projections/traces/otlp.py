@@ -21,9 +21,6 @@ from muniment_projections.traces.conventions import TYPE, translate
 
 TRACE_ID_BYTES = 16
 SPAN_ID_BYTES = 8
-DEPTH_MAX = 60
-"""Lists and maps that an attribute's value may nest: protobuf itself refuses about 100 messages."""
-
 REQUEST_ID = "mlflow.traceRequestId"
 STATUSES = ("UNSET", "OK", "ERROR")
 Json = dict[str, Any]
@@ -190,20 +187,19 @@ def _id(raw: bytes, size: int, empty: bool = False) -> bytes:
 
 
 def _plain(attributes: Iterable[KeyValue]) -> Json:
-    return {attribute.key: _value(attribute.value, 0) for attribute in attributes}
+    return {attribute.key: _value(attribute.value) for attribute in attributes}
 
 
-def _value(value: AnyValue, depth: int) -> Any:
-    if depth > DEPTH_MAX:
-        raise MalformedSpans("an attribute's value is nested too deeply")
+def _value(value: AnyValue) -> Any:
+    # The depth is bounded: protobuf refuses to parse about 100 messages in one another.
     kind = value.WhichOneof("value")
     match kind:
         case None:
             return None
         case "array_value":
-            return [_value(item, depth + 1) for item in value.array_value.values]
+            return [_value(item) for item in value.array_value.values]
         case "kvlist_value":
-            return {pair.key: _value(pair.value, depth + 1) for pair in value.kvlist_value.values}
+            return {pair.key: _value(pair.value) for pair in value.kvlist_value.values}
     return getattr(value, kind)
 
 

@@ -27,7 +27,7 @@ async def rebuild_status(call: Call) -> bytes:
 
 
 async def projection_digests(call: Call) -> bytes:
-    """GET /api/v1/projections/digests: rows and hash of every table, and the checkpoints they are of."""
+    """GET /api/v1/projections/digests: rows and hash of every table, and of which checkpoints."""
     return wire.encode(msgspec.to_builtins(await call.services.runner.read(digests)))
 
 

@@ -80,7 +80,8 @@ def expected(error: Exception) -> ErrorAnswer | None:
         case d.DomainError():
             return _answer(_DOMAIN[type(error)], error.message)
         case SearchError():
-            return _answer(getattr(error, "error_code", "INVALID_PARAMETER_VALUE"), str(error))
+            code = "INTERNAL_ERROR" if error.internal else "INVALID_PARAMETER_VALUE"
+            return _answer(code, error.message)
         case RecordTooLarge():
             return _answer("REQUEST_TOO_LARGE", str(error))
         case LogBackpressure():

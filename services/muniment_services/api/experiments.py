@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from muniment_auth.permissions import Permission as P
+from muniment_projections.runs.reader import find_datasets
 from muniment_projections.search.entities.experiments import EXPERIMENTS
 from muniment_projections.search.page import Search, search
 from muniment_projections.search.predicate import TRUE, Predicate
 from muniment_services.api import wire
 from muniment_services.api.errors import ApiError
 from muniment_services.api.requests import TAG_FIELDS, Field, Fields, pairs
-from muniment_services.api.routes import Call, mlflow
+from muniment_services.api.routes import Call, Route, mlflow
 from muniment_services.documents import parse
 from muniment_services.domain import experiment as domain
 from muniment_services.domain.commands import Command
@@ -19,6 +20,7 @@ from muniment_services.domain.errors import NotFound
 from muniment_services.write import Outcome
 
 MAX_RESULTS_MAX = 50_000
+DATASETS_EXPERIMENTS_MAX = 20
 
 VIEWS: Mapping[str, str] = {"ACTIVE_ONLY": "active", "DELETED_ONLY": "deleted", "ALL": "all"}
 """MLflow's view types; an unknown name falls back to the default."""
@@ -39,6 +41,7 @@ _SET_TAG: Fields = (
     Field("value"),
 )
 _DELETE_TAG: Fields = (Field("experiment_id", required=True), Field("key", required=True))
+_DATASETS: Fields = (Field("experiment_ids", repeated=True),)
 _SEARCH: Fields = (
     Field("view_type", "enum", checked=False, numbers=VIEW_NUMBERS),
     Field("max_results", "int"),
@@ -112,6 +115,29 @@ async def search_experiments(call: Call) -> bytes:
     )
 
 
+async def search_datasets(call: Call) -> bytes:
+    """POST experiments/search-datasets: the datasets of at most 20 experiments' runs."""
+    experiment_ids = call.params(_DATASETS).get("experiment_ids", [])
+    if not experiment_ids:
+        raise ApiError(
+            "INVALID_PARAMETER_VALUE",
+            "SearchDatasets request must specify at least one experiment_id.",
+        )
+    if len(experiment_ids) > DATASETS_EXPERIMENTS_MAX:
+        raise ApiError(
+            "INVALID_PARAMETER_VALUE",
+            f"SearchDatasets request cannot specify more than {DATASETS_EXPERIMENTS_MAX} "
+            f"experiment_ids. Received {len(experiment_ids)} experiment_ids.",
+        )
+    wanted = [domain.checked_id(experiment_id) for experiment_id in experiment_ids]
+    found = await call.services.read(lambda connection: find_datasets(connection, wanted))
+    summaries = (
+        wire.without_none(experiment_id=experiment_id, name=name, digest=digest, context=context)
+        for experiment_id, name, digest, context in found
+    )
+    return wire.page("dataset_summaries", summaries, None)
+
+
 def _max_results(given: int) -> int:
     # MLflow has no default here: a search that does not say how many is refused.
     if given < 1:
@@ -176,6 +202,12 @@ ROUTES = (
     *mlflow("GET", "experiments/get-by-name", P.EXPERIMENT_READ, get_by_name),
     *mlflow("GET", "experiments/search", P.EXPERIMENT_READ, search_experiments),
     *mlflow("POST", "experiments/search", P.EXPERIMENT_READ, search_experiments),
+    Route(
+        "POST",
+        "/ajax-api/2.0/mlflow/experiments/search-datasets",
+        P.EXPERIMENT_READ,
+        search_datasets,
+    ),
     *mlflow("POST", "experiments/update", P.EXPERIMENT_WRITE, update),
     *mlflow("POST", "experiments/delete", P.EXPERIMENT_DELETE, delete),
     *mlflow("POST", "experiments/restore", P.EXPERIMENT_DELETE, restore),

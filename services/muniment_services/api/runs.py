@@ -11,6 +11,7 @@ from muniment_services.api.requests import TAG_FIELDS, Field, Fields, pairs
 from muniment_services.api.routes import Call, mlflow
 from muniment_services.documents import parse
 from muniment_services.domain import run as domain
+from muniment_services.domain.experiment import checked_id
 from muniment_services.domain.run_life import CreateRun, DeleteRun, RestoreRun, UpdateRun
 from muniment_services.write import Outcome
 
@@ -121,7 +122,7 @@ async def search(call: Call) -> bytes:
             "It must be a positive integer",
         )
     wanted = RunSearch(
-        experiment_ids=tuple(params.get("experiment_ids", ())),
+        experiment_ids=tuple(map(checked_id, params.get("experiment_ids", ()))),
         filter=params.get("filter", ""),
         view=VIEWS.get(params.get("run_view_type", ""), "active"),
         order_by=tuple(params.get("order_by", ())),

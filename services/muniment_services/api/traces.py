@@ -157,7 +157,7 @@ def _is_whole(trace: Trace, spans: Sequence[str]) -> bool:
     """Whether all spans are here that the client says it has sent."""
     try:
         announced = json.loads(trace.metadata.get(SIZE_KEY, "{}")).get("num_spans", 0)
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         announced = 0
     return bool(spans) and (not isinstance(announced, int) or len(spans) >= announced)
 

@@ -19,6 +19,11 @@ from muniment_services.domain.trace import Trace
 
 EXPERIMENT_LOCATION = "MLFLOW_EXPERIMENT"
 
+VALUE_DEPTH_MAX = 30
+"""Lists and objects of an attribute's value that are written as such; protobuf, which clients read
+answers with, takes about 100 messages in one another, and each of these is up to three.
+"""
+
 
 def time_ms(text: str) -> int:
     """An RFC 3339 time as milliseconds since 1970. Raises ValueError."""
@@ -137,12 +142,12 @@ def _loaded(text: str) -> Any:
         return text
 
 
-def _key_values(entries: Json) -> list[Json]:
-    return [{"key": key, "value": _any_value(value)} for key, value in entries.items()]
+def _key_values(entries: Json, depth: int = 0) -> list[Json]:
+    return [{"key": key, "value": _any_value(value, depth)} for key, value in entries.items()]
 
 
-def _any_value(value: Any) -> Json:
-    """OTLP's AnyValue. Integers beyond 64 bits become doubles."""
+def _any_value(value: Any, depth: int) -> Json:
+    """OTLP's AnyValue. Integers beyond 64 bits become doubles, what is nested too deep a text."""
     match value:
         case None:
             return {}
@@ -156,11 +161,13 @@ def _any_value(value: Any) -> Json:
             return {"double_value": float(value)}
         case float():
             return {"double_value": _double(value)}
+        case list() | dict() if depth >= VALUE_DEPTH_MAX:
+            return {"string_value": json.dumps(value)}
         case list():
-            items = [_any_value(item) for item in value]
+            items = [_any_value(item, depth + 1) for item in value]
             return {"array_value": {"values": items} if items else {}}
         case dict():
-            pairs = _key_values(value)
+            pairs = _key_values(value, depth + 1)
             return {"kvlist_value": {"values": pairs} if pairs else {}}
     raise AssertionError(f"{type(value).__name__} does not come out of JSON")
 

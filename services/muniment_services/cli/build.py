@@ -1,8 +1,8 @@
 """The process in which a running server has its projections built anew. Not for people.
 
-`python -m muniment_services.cli.build DATA_DIR FILE MEMORY` reads the log beside the server, folds it
-into a new database at FILE, and prints a BuilderLine for every batch. When the server dies, the next
-line finds nobody to read it and ends this process.
+`python -m muniment_services.cli.build DATA_DIR FILE MEMORY` reads the log beside the server, folds
+it into a new database at FILE, and prints a BuilderLine for every batch. When the server dies, the
+next line finds nobody to read it and ends this process.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ NICENESS = 10
 """The server that waits for us comes first."""
 
 NEAR_EVENTS = 2_000
-"""So near to the end of the log the server takes over: it folds faster than we could start again."""
+"""So near to the end of the log the server takes over."""
 
 ROUNDS_MAX = 50
 
 
 def build(data_dir: Path, path: Path, memory: str) -> None:
-    """Build the file. Raises LogError, StoreError, duckdb.Error or OSError; no file is then complete."""
+    """Build the file; incomplete when LogError, StoreError, duckdb.Error or OSError is raised."""
     settings = Settings(data_dir=data_dir, projections_memory=memory)
     log = bootstrap.embedded_log(data_dir, settings, read_only=True)
     with asyncio.Runner() as loop:

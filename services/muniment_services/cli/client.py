@@ -27,7 +27,7 @@ class Client:
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def call(self, method: str, path: str) -> dict[str, Any]:
-        """The answer's JSON object. Raises CliError when the server refuses or cannot be reached."""
+        """The answer's JSON object. Raises CliError when the server refuses or is not there."""
         request = urllib.request.Request(self._url + path, method=method)
         try:
             with self._opener.open(request, timeout=CALL_S) as answer:

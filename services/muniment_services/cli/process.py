@@ -143,7 +143,7 @@ def _listen(settings: Settings) -> socket.socket:
         other = instance.find(settings.data_dir)
         if other is not None and other.url == _url(settings.host, settings.port):
             raise ConfigError(
-                f"{other.url} is in use: process {other.pid} serves {settings.data_dir} there already."
+                f"process {other.pid} serves {settings.data_dir} at {other.url} already."
             ) from None
         raise ConfigError(
             f"cannot listen on {settings.host}:{settings.port}: {error.strerror or error}. "

@@ -51,8 +51,9 @@ def rebuild(
 
 async def _by_us(settings: Settings, as_json: bool) -> None:
     from muniment_services import bootstrap
+    from muniment_services.fold import FOLDED_TOPICS
     from muniment_services.projection_files import settle
-    from muniment_services.rebuild import FOLDED_TOPICS, build
+    from muniment_services.rebuild import build
 
     log = bootstrap.embedded_log(settings.data_dir, settings)
     await log.start()

@@ -48,7 +48,7 @@ def _names(record: Record, headers: dict[str, bytes]) -> set[str]:
 
 
 def known_types(names: Collection[str]) -> frozenset[str]:
-    """Event types as they are spelled, from any spelling of case. Raises CliError for unknown ones."""
+    """Event types in their own spelling, from any case. Raises CliError for unknown ones."""
     spelled = {kind.__name__.lower(): kind.__name__ for kind in EVENT_TYPES}
     for name in names:
         if name.lower() not in spelled:
@@ -73,7 +73,7 @@ class Since:
 
 
 def since(text: str | None, now_ms: int) -> Since:
-    """What --since says: a number is an offset, `10m` is so long ago, else a date or time in UTC."""
+    """What --since says: a number is an offset, `10m` is so long ago, else a UTC date or time."""
     if text is None:
         return Since(offset=Offset(0))
     if text.isdecimal():
@@ -85,8 +85,8 @@ def since(text: str | None, now_ms: int) -> Since:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise CliError(
-            f"--since {text!r} is neither an offset (1200), nor a time ago (10m, 2h, 1d), nor a UTC "
-            "date or time (2026-01-31, 2026-01-31T10:30).",
+            f"--since {text!r} is neither an offset (1200), nor a time ago (10m, 2h, 1d), nor a "
+            "UTC date or time (2026-01-31, 2026-01-31T10:30).",
             USAGE_STATUS,
         ) from None
     moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)

@@ -38,16 +38,16 @@ def serve(
         list[str] | None,
         Parameter(
             negative="",
-            help="Name that the server is known by, besides loopback ones; can be repeated, * allows "
-            "any. [default: none]",
+            help="Name that the server is known by, besides loopback ones; can be repeated, * "
+            "allows any. [default: none]",
         ),
     ] = None,
     allow_unauthenticated_network_access: Annotated[
         bool | None,
         Parameter(
             negative="",
-            help="Listen beyond loopback although nobody has to sign in: anyone who reaches the port "
-            "can then read and change everything. [default: no]",
+            help="Listen beyond loopback although nobody has to sign in: anyone who reaches the "
+            "port can then read and change everything. [default: no]",
         ),
     ] = None,
     runs_partitions: Annotated[

@@ -111,16 +111,21 @@ class DeleteExperimentTag(Command, frozen=True, kw_only=True):
         return (KIND, self.experiment_id)
 
 
+def checked_id(experiment_id: str) -> str:
+    """The id in its one form, without zeros before it. Raises Invalid when it is no integer."""
+    try:
+        return str(int(experiment_id))
+    except ValueError:
+        raise Invalid(
+            f"Invalid experiment ID '{experiment_id}'. Experiment ID must be a valid integer."
+        ) from None
+
+
 def require(world: World, experiment_id: str) -> Experiment:
     """The experiment, deleted or not; raises NotFound, or Invalid for an id that is no integer."""
     found = world.get(KIND, experiment_id)
     if found is None:
-        try:
-            int(experiment_id)
-        except ValueError:
-            raise Invalid(
-                f"Invalid experiment ID '{experiment_id}'. Experiment ID must be a valid integer."
-            ) from None
+        checked_id(experiment_id)
         raise NotFound(f"No Experiment with id={experiment_id} exists")
     assert isinstance(found, Experiment)
     return found

@@ -309,7 +309,7 @@ def counts(given: object, key: str) -> dict[str, Any] | None:
     if isinstance(given, str):
         try:
             given = json.loads(given)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
     if not isinstance(given, dict):
         return None

@@ -28,6 +28,7 @@ from muniment_services.domain.trace_data import (
     LogSpans,
     SetTraceTag,
     StartTrace,
+    TraceCommand,
 )
 
 ID = "tr-0123456789abcdef0123456789abcdef"
@@ -120,7 +121,7 @@ def test_without_its_root_a_trace_is_in_progress_and_the_root_ends_it() -> None:
     assert (ended.state, ended.request_time_ms, ended.execution_duration_ms) == ("OK", 1900, 600)
 
 
-ARRIVALS: tuple[StartTrace | LogSpans, ...] = (
+ARRIVALS: tuple[TraceCommand, ...] = (
     info(
         state="IN_PROGRESS",
         tags={"both": "info", "mlflow.trace.spansLocation": "ARTIFACT_REPO"},

@@ -14,6 +14,7 @@ from muniment_projections.search.entities.base import (
     Entity,
 )
 from muniment_projections.search.errors import SearchError
+from muniment_projections.search.keyset import SortKey
 from muniment_projections.search.tree import Clause, Comparison, Field, Order, Value
 
 PREFIXES = ("attribute", "tag", "tags")
@@ -59,6 +60,11 @@ class ExperimentEntity(Entity):
                 f"Invalid value for numeric attribute '{key}': {str(comparison.value)!r}"
             )
         return super().check(comparison)
+
+    def sort_keys(self, order_by: Sequence[str]) -> tuple[SortKey, ...]:
+        """A name given twice sorts once: the second adds nothing."""
+        firsts = {self.order(item).field: item for item in reversed(order_by)}
+        return super().sort_keys(tuple(reversed(firsts.values())))
 
     def order(self, item: str) -> Order:
         """Attributes only."""

@@ -54,10 +54,10 @@ class LoggedModelEntity(Entity):
 
     def read(self, clause: Clause) -> Comparison:
         """Comparators are checked before values."""
-        found = self.identify(clause.field, self.attributes)
+        found = self._named(clause.field)
         if clause.value is None:
             raise SearchError(
-                f"Invalid comparison: {clause.field} {clause.operator}. "
+                f"Invalid comparison: {clause.field}{clause.operator}. "
                 "Expected a comparison with 3 tokens."
             )
         shown, operator = self._operators(found), clause.operator.upper()
@@ -67,16 +67,23 @@ class LoggedModelEntity(Entity):
             raise SearchError(
                 f"Invalid comparison operator for {entity}: {operator!r}. Expected one of {shown}."
             )
+        if found.kind == "attribute":
+            self.check_attribute(found.key, self.attributes)
         return Comparison(self.meant(found), operator, self.value(found, clause.value))
 
     def _operators(self, found: Field) -> tuple[str, ...]:
-        numeric = found.kind == "metric" or (
-            found.kind == "attribute" and self.attributes[found.key].type == "integer"
-        )
+        attribute = self.attributes.get(found.key) if found.kind == "attribute" else None
+        numeric = found.kind == "metric" or (attribute is not None and attribute.type == "integer")
         return _NUMERIC_SHOWN if numeric else _STRING_SHOWN
 
     def identify(self, text: str, keys: Collection[str]) -> Field:
         """Prefixes in the plural only; a bare name is an attribute."""
+        found = self._named(text)
+        if found.kind == "attribute":
+            self.check_attribute(found.key, keys)
+        return found
+
+    def _named(self, text: str) -> Field:
         match = _NAME.fullmatch(text)
         prefix = match.group(1) if match else "attributes"
         key = (match.group(2) if match else text).strip("`")
@@ -84,10 +91,7 @@ class LoggedModelEntity(Entity):
             raise SearchError(
                 f"Invalid entity type: {prefix!r}. Expected one of {list(self.identifiers)}."
             )
-        kind = self.identifiers[prefix]
-        if kind == "attribute":
-            self.check_attribute(key, keys)
-        return Field(kind, key)
+        return Field(self.identifiers[prefix], key)
 
     def value(self, found: Field, constant: Constant) -> Value:
         """Numbers for metrics and times; a list's elements, or a text without single quotes."""
