@@ -28,7 +28,9 @@ def example(avro: Any, name: str) -> Any:
     if isinstance(avro, dict):
         match avro["type"]:
             case "map":
-                return {f"{name}-key": f"{name}-value"}
+                texts = avro["values"] == "string"
+                value = f"{name}-value" if texts else example(avro["values"], name)
+                return {f"{name}-key": value}
             case "array":
                 return [example(avro["items"], name)]
             case "record":
@@ -39,6 +41,7 @@ def example(avro: Any, name: str) -> Any:
         "string": f"{name} ü",
         "long": 1_700_000_000_000 + len(name),
         "int": len(name),
+        "double": 0.1 + len(name),
         "bytes": name.encode() + b"\x00\xff",
         "boolean": True,
     }[avro]

@@ -13,14 +13,17 @@ from muniment_projections.search.page import Page, Search, search
 from muniment_projections.search.predicate import one_of
 from muniment_projections.traces import reader
 from muniment_services.api import wire, wire_traces
+from muniment_services.api.downloads import download, refusals
 from muniment_services.api.errors import ApiError
 from muniment_services.api.requests import Field, Fields, missing
 from muniment_services.api.routes import Answer, Call, Route, mlflow
 from muniment_services.api.submissions import submit_each
 from muniment_services.api.trace_requests import info_fields
 from muniment_services.documents import parse
+from muniment_services.domain import experiment as experiments
 from muniment_services.domain import trace as traces
 from muniment_services.domain import trace_data as domain
+from muniment_services.domain.artifact import below, checked_path, path_of
 from muniment_services.domain.commands import Command
 from muniment_services.domain.errors import Invalid, NotAllowedNow, NotFound
 from muniment_services.domain.trace import Trace
@@ -35,6 +38,7 @@ EXPORT_WAITS_S = (1.0, 2.0)
 """How long traces/get waits for spans that the info announces and that are not here yet."""
 
 SIZE_KEY = "mlflow.trace.sizeStats"
+SPANS_FILE = "traces.json"
 
 _START: Fields = (Field("trace", "any", required=True, checked=False),)
 _GET: Fields = (Field("trace_id", required=True), Field("allow_partial", "bool"))
@@ -57,6 +61,7 @@ _DELETE: Fields = (
     Field("max_traces", "int"),
     Field("request_ids", repeated=True),
 )
+_ARTIFACT: Fields = (Field("request_id"), Field("path"))
 _LINK: Fields = (
     Field("trace_ids", repeated=True, required=True),
     Field("run_id", required=True),
@@ -119,6 +124,7 @@ async def get(call: Call) -> bytes:
     trace_id, partial = params["trace_id"], params.get("allow_partial", False)
     for wait_s in (*EXPORT_WAITS_S, None):
         trace, spans = await _one(call, trace_id)
+        _require_here([(trace, spans)])
         if partial or _is_whole(trace, spans):
             return wire.encode({"trace": wire_traces.trace_with_spans(trace, spans)})
         if wait_s is not None:
@@ -133,8 +139,13 @@ async def _one(call: Call, trace_id: str) -> tuple[Trace, list[str]]:
     return found[0]
 
 
+def _require_here(found: Iterable[tuple[Trace, list[str]]]) -> None:
+    if not all(trace.has_spans for trace, _ in found):
+        raise NotAllowedNow("Trace data not stored in tracking store")
+
+
 async def _with_spans(call: Call, trace_ids: Sequence[str]) -> list[tuple[Trace, list[str]]]:
-    """Traces that exist, with their spans. Raises NotAllowedNow when one keeps them elsewhere."""
+    """Traces that exist, with those of their spans that are here."""
     documents, spans = await call.services.read(
         lambda connection: (
             reader.find_documents(connection, trace_ids),
@@ -142,8 +153,6 @@ async def _with_spans(call: Call, trace_ids: Sequence[str]) -> list[tuple[Trace,
         )
     )
     found = shown(documents[i] for i in dict.fromkeys(trace_ids) if i in documents)
-    if not all(trace.has_spans for trace in found):
-        raise NotAllowedNow("Trace data not stored in tracking store")
     return [(trace, spans.get(trace.trace_id, [])) for trace in found]
 
 
@@ -166,6 +175,7 @@ async def batch_get(call: Call) -> bytes:
     """GET 3.0 traces/batchGet: whole traces only."""
     params = call.params(_BATCH)
     found = await _with_spans(call, params["trace_ids"])
+    _require_here(found)
     whole = [
         wire_traces.trace_with_spans(trace, spans)
         for trace, spans in found
@@ -311,15 +321,30 @@ async def link_prompts(call: Call) -> bytes:
 
 
 async def get_artifact(call: Call) -> Answer:
-    """GET get-trace-artifact: the spans as the file that MLflow's UI reads."""
-    params = call.params((Field("request_id"),))
+    """GET get-trace-artifact: the spans as the file that MLflow's UI reads, or an attachment.
+
+    Spans that the client has not sent but put among the trace's artifacts are read from there.
+    """
+    params = call.params(_ARTIFACT)
     trace_id = params.get("request_id")
     if not trace_id:
         raise ApiError("BAD_REQUEST", 'Request must include the "request_id" query parameter.')
-    _, spans = await _one(call, trace_id)
+    trace, spans = await _one(call, trace_id)
+    if params.get("path"):
+        return await _file(call, trace, f"attachments/{checked_path(params['path'])}")
+    if not trace.has_spans:
+        return await _file(call, trace, SPANS_FILE)
     body = f'{{"spans":[{",".join(spans)}]}}'.encode()
-    attachment = b"attachment; filename=traces.json"
+    attachment = f"attachment; filename={SPANS_FILE}".encode()
     return Answer(body, content_type="text/plain", headers=((b"content-disposition", attachment),))
+
+
+async def _file(call: Call, trace: Trace, path: str) -> Answer:
+    # Where the experiment keeps them: the trace's own tag says the same, but anyone may change it.
+    experiment = experiments.require(call.services.fold.state, trace.experiment_id)
+    folder = path_of(domain.artifacts_of(experiment, trace.trace_id))
+    with refusals():
+        return await download(call, below(folder, path))
 
 
 ROUTES: tuple[Route, ...] = (

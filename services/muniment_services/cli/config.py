@@ -10,7 +10,7 @@ from muniment_services.cli import help
 from muniment_services.cli.options import AsJson, Config, DataDir
 from muniment_services.cli.terminal import mendable, write, write_json
 
-app = App(name="config", help_epilogue="")
+app = App(name="config", help_epilogue="", help_format="plaintext")
 
 
 @app.command(help=help.CONFIG_SHOW, help_epilogue="")

@@ -79,6 +79,8 @@ Exit status 1 when anything is wrong. Works beside a running server.
 
 CONFIG = """Show the settings and where each comes from.
 
+For example:
+
   muniment config show
   MUNIMENT_PORT=8080 muniment config show --json
 """
@@ -94,6 +96,8 @@ MUNIMENT_PORT, --port.
 """
 
 VERSION = """Print the versions of muniment and of what it stands on.
+
+For example:
 
   muniment version
   muniment version --json

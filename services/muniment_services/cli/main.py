@@ -44,7 +44,7 @@ def main() -> None:
     Errors that the user can mend are one line; exit status 1, or 2 when the call itself is wrong.
     """
     try:
-        app(print_error=False, exit_on_error=False)
+        app(sys.argv[1:], print_error=False, exit_on_error=False)
     except CycloptsError as error:
         _refuse(_usage(error), USAGE_STATUS)
     except CliError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import math
 import shutil
 from collections.abc import Callable
@@ -16,12 +17,15 @@ from muniment_schemas.envelope import Actor
 from muniment_services import bootstrap
 from muniment_services.cli.main import main
 from muniment_services.config import Settings
+from muniment_services.domain.artifact import RecordUpload
 from muniment_services.domain.experiment import CreateExperiment
 from muniment_services.domain.run_data import LogBatch
 from muniment_services.domain.run_life import CreateRun, UpdateRun
 from muniment_services.write import Caller, Outcome
 
 ACTOR = Actor(principal_id="anna", auth_method="local")
+FILE = b"what was logged"
+FILES = "artifacts/files"
 RUN_ID_FILE = "run_id"
 
 
@@ -50,7 +54,9 @@ async def _fill(folder: Path) -> None:
     caller = Caller(actor=ACTOR, request_id="r", workspace="default")
     async with bootstrap.services(Settings(data_dir=folder)) as services:
         submit = services.writer.submit
-        create = CreateExperiment(name="e", artifact_location=None, artifact_root="mlflow-artifacts:")
+        create = CreateExperiment(
+            name="e", artifact_location=None, artifact_root="mlflow-artifacts:"
+        )
         await submit(caller, create, about)
         start = CreateRun(experiment_id="1", name="first run", user_id="anna", start_time_ms=5)
         run_id = (await submit(caller, start, about)).decode()
@@ -59,6 +65,11 @@ async def _fill(folder: Path) -> None:
         batch = LogBatch(run_id=run_id, params=(("lr", "0.1"),), tags=tags, metrics=points)
         await submit(caller, batch, about)
         await submit(caller, UpdateRun(run_id=run_id, status="FINISHED"), about)
+        path = f"1/{run_id}/artifacts/a.txt"
+        digest = hashlib.sha256(FILE).digest()
+        await submit(caller, RecordUpload(path=path, size_bytes=len(FILE), sha256=digest), about)
+    (folder / FILES / path).parent.mkdir(parents=True)
+    (folder / FILES / path).write_bytes(FILE)
     (folder / RUN_ID_FILE).write_text(run_id)
 
 
@@ -83,7 +94,9 @@ def run_id(filled: Path) -> str:
 
 
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
+def call(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Call:
     """Calls `muniment` with arguments; without terminal, settings or a folder of its own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MUNIMENT_CONFIG", raising=False)

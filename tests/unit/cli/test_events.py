@@ -15,6 +15,7 @@ from muniment_services.cli.selection import Since, since
 from muniment_services.cli.terminal import BrokenOff, CliError
 from unit.cli.conftest import Call
 
+BY_ANNA = {"ExperimentCreated", "RunCreated", "BatchLogged", "RunUpdated", "ArtifactUploaded"}
 NOW_MS = 1_700_000_000_000
 
 
@@ -26,8 +27,13 @@ def test_an_event_is_one_line_that_says_what_happened(
     call: Call, data_dir: Path, run_id: str
 ) -> None:
     lines = call("events", "--data-dir", data_dir, "--topic", "runs").lines
-    assert [line.split()[2] for line in lines] == ["RunCreated", "BatchLogged", "RunUpdated"]
-    assert all(f"run/{run_id}" in line and "anna" in line for line in lines)
+    assert [line.split()[2] for line in lines] == [
+        "RunCreated",
+        "BatchLogged",
+        "RunUpdated",
+        "ArtifactUploaded",
+    ]
+    assert all(run_id in line and "anna" in line for line in lines)
     assert 'name="first run"' in lines[0]
     assert "lr=0.1 rmse=0.43 gap=nan" in lines[1]
     assert lines[1].endswith("(3 points)")
@@ -73,10 +79,10 @@ def test_history_is_merged_by_time_and_complete(call: Call, data_dir: Path) -> N
         (["--type", "RunCreated", "--type", "RunUpdated"], {"RunCreated", "RunUpdated"}),
         (["--aggregate", "experiment/1"], {"ExperimentCreated"}),
         (["--topic", "runs", "--type", "ExperimentCreated"], set()),
-        (["--actor", "ann"], {"ExperimentCreated", "RunCreated", "BatchLogged", "RunUpdated"}),
+        (["--actor", "ann"], BY_ANNA),
         (["--since", "1w", "--type", "RunCreated"], {"RunCreated"}),
         (["--since", "2199-01-01"], set()),
-        (["--topic", "runs", "--since", "2"], {"RunUpdated"}),
+        (["--topic", "runs", "--since", "2"], {"RunUpdated", "ArtifactUploaded"}),
     ],
 )
 def test_conditions(call: Call, data_dir: Path, conditions: list[str], types: set[str]) -> None:
@@ -85,7 +91,7 @@ def test_conditions(call: Call, data_dir: Path, conditions: list[str], types: se
 
 
 def test_an_id_alone_is_enough(call: Call, data_dir: Path, run_id: str) -> None:
-    assert len(call("events", "--data-dir", data_dir, "--aggregate", run_id).lines) == 3
+    assert len(call("events", "--data-dir", data_dir, "--aggregate", run_id).lines) == 4
 
 
 def test_the_limit_ends_it_also_when_following(call: Call, data_dir: Path) -> None:
