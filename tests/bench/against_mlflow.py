@@ -1,9 +1,9 @@
 """muniment against MLflow's own server, on one machine, interleaved, ratios printed.
 
-    python tests/bench/against_mlflow.py                 all of it (about 10 minutes: MLflow is filled)
-    python tests/bench/against_mlflow.py --runs 1000     a smaller search
+    python tests/bench/against_mlflow.py               all of it (10 minutes: MLflow is filled)
+    python tests/bench/against_mlflow.py --runs 1000   a smaller search
 
-Both servers run with their defaults (muniment: embedded log, every write fsynced; MLflow: SQLite,
+Both servers run with their defaults (muniment: embedded log, each write fsynced; MLflow: SQLite,
 one worker), on loopback, one at a time under load. Writes are sent over kept-alive connections by the
 same generator. A round measures one server and then the other; the ratio of each round is what
 counts, since the machine's speed drifts. Machine, versions and command belong to every figure that

@@ -147,29 +147,28 @@ def _empty(_: object) -> bytes:
 
 async def log_metric(call: Call) -> bytes:
     """POST runs/log-metric: a batch of one point."""
-    run_id, metric = _one_metric(call)
-    _check_timestamps((metric,), paths=False)
-    return await _submit(call, LogBatch(run_id=run_id, metrics=_columns((metric,)), paths=False))
-
-
-def _one_metric(call: Call) -> tuple[str, _Metric]:
     check_content_type(call.content_type)
-    return quick_metric(call.body) or careful_metric(call.body)
+    return await _submit(call, quick_metric(call.body) or careful_metric(call.body))
 
 
-def quick_metric(body: bytes) -> tuple[str, _Metric] | None:
-    """Run id and point of a clean log-metric body; None for any other."""
+def quick_metric(body: bytes) -> LogBatch | None:
+    """The command of a clean log-metric body; None for any other."""
     with suppress(msgspec.DecodeError, RecursionError):
         given = _decode_metric(body)
         if given.run_id and given.key:
-            return given.run_id, given
+            return _point(given.run_id, given)
     return None
 
 
-def careful_metric(body: bytes) -> tuple[str, _Metric]:
-    """Run id and point of any log-metric body. Raises ApiError."""
+def careful_metric(body: bytes) -> LogBatch:
+    """The command of any log-metric body. Raises ApiError."""
     params = from_json(body, _LOG_METRIC)
-    return run_id_of(params), _metric_of(params)
+    return _point(run_id_of(params), _metric_of(params))
+
+
+def _point(run_id: str, metric: _Metric) -> LogBatch:
+    _check_timestamps((metric,), paths=False)
+    return LogBatch(run_id=run_id, metrics=_columns((metric,)), paths=False)
 
 
 async def log_param(call: Call) -> bytes:
@@ -207,9 +206,36 @@ def careful_pair(body: bytes) -> tuple[str, tuple[str, str]]:
 async def log_batch(call: Call) -> bytes:
     """POST runs/log-batch: up to 1,000 points, params and tags as one event."""
     check_content_type(call.content_type)
-    batch = quick_batch(call.body) or careful_batch(call.body)
-    if not batch.run_id:
+    return await _submit(call, quick_batch(call.body) or careful_batch(call.body))
+
+
+def quick_batch(body: bytes) -> LogBatch | None:
+    """The command of a clean log-batch body; None for any other."""
+    with suppress(msgspec.DecodeError, RecursionError):
+        batch = _decode_batch(body)
+        if batch.run_id and _keys_present(batch):
+            return _batch(batch)
+    return None
+
+
+def careful_batch(body: bytes) -> LogBatch:
+    """The command of any log-batch body. Raises ApiError, Invalid."""
+    params = from_json(body, _LOG_BATCH)
+    _require_parts(params)
+    run_id = run_id_of(params)
+    if not run_id:
         raise invalid_value("run_id", "")
+    return _batch(
+        _LogBatch(
+            run_id=run_id,
+            metrics=[_metric_of(metric) for metric in params.get("metrics", ())],
+            params=[_Pair(*pair) for pair in pairs(params.get("params"))],
+            tags=[_Pair(*pair) for pair in pairs(params.get("tags"))],
+        )
+    )
+
+
+def _batch(batch: _LogBatch) -> LogBatch:
     metrics = batch.metrics
     if len(metrics) > BATCH_METRICS_MAX:
         raise Invalid(
@@ -218,24 +244,12 @@ async def log_batch(call: Call) -> bytes:
             "try again."
         )
     _check_timestamps(metrics, paths=True)
-    return await _submit(
-        call,
-        LogBatch(
-            run_id=batch.run_id,
-            params=tuple((p.key, p.value) for p in batch.params),
-            tags=tuple((t.key, t.value) for t in batch.tags),
-            metrics=_columns(metrics) if metrics else None,
-        ),
+    return LogBatch(
+        run_id=batch.run_id,
+        params=tuple((p.key, p.value) for p in batch.params),
+        tags=tuple((t.key, t.value) for t in batch.tags),
+        metrics=_columns(metrics) if metrics else None,
     )
-
-
-def quick_batch(body: bytes) -> _LogBatch | None:
-    """A clean log-batch body; None for any other."""
-    with suppress(msgspec.DecodeError, RecursionError):
-        batch = _decode_batch(body)
-        if batch.run_id and _keys_present(batch):
-            return batch
-    return None
 
 
 def _keys_present(batch: _LogBatch) -> bool:
@@ -246,9 +260,7 @@ def _keys_present(batch: _LogBatch) -> bool:
     )
 
 
-def careful_batch(body: bytes) -> _LogBatch:
-    """Any log-batch body. Raises ApiError."""
-    params = from_json(body, _LOG_BATCH)
+def _require_parts(params: Mapping[str, Any]) -> None:
     for index, metric in enumerate(params.get("metrics", ())):
         for name in ("key", "value", "timestamp"):
             if metric.get(name) in (None, ""):
@@ -257,12 +269,6 @@ def careful_batch(body: bytes) -> _LogBatch:
         for index, pair in enumerate(params.get(place, ())):
             if not pair.get("key"):
                 raise missing(f"{place}[{index}].key")
-    return _LogBatch(
-        run_id=run_id_of(params),
-        metrics=[_metric_of(metric) for metric in params.get("metrics", ())],
-        params=[_Pair(*pair) for pair in pairs(params.get("params"))],
-        tags=[_Pair(*pair) for pair in pairs(params.get("tags"))],
-    )
 
 
 def _metric_of(params: dict[str, Any]) -> _Metric:

@@ -49,7 +49,7 @@ _BATCH: Fields = (
 _SEARCH: Fields = (
     Field("locations", "any", repeated=True, required=True),
     Field("filter"),
-    Field("max_results", "int"),
+    Field("max_results", "int", nullable=False, most=MAX_RESULTS_MAX),
     Field("order_by", repeated=True),
     Field("page_token"),
 )
@@ -238,11 +238,6 @@ def _max_results(given: int | None) -> int:
         raise Invalid(
             f"Invalid value {given} for parameter 'max_results' supplied. "
             "It must be a positive integer"
-        )
-    if given > MAX_RESULTS_MAX:
-        raise Invalid(
-            f"Invalid value {given} for parameter 'max_results' supplied:  Hint: Value was of type "
-            "'int'. See the API docs for more information about request parameters."
         )
     return given
 

@@ -6,7 +6,7 @@ from muniment_auth.permissions import Permission as P
 from muniment_services.api import wire, wire_traces
 from muniment_services.api.requests import TAG_FIELDS, Field, Fields, pairs
 from muniment_services.api.routes import Call, Route, mlflow
-from muniment_services.api.traces import search_documents, shown
+from muniment_services.api.traces import MAX_RESULTS_MAX, search_documents, shown
 from muniment_services.domain import trace as traces
 from muniment_services.domain import trace_data as domain
 from muniment_services.domain.trace import Trace
@@ -31,7 +31,7 @@ _END: Fields = (
 _SEARCH: Fields = (
     Field("experiment_ids", repeated=True, required=True),
     Field("filter"),
-    Field("max_results", "int"),
+    Field("max_results", "int", most=MAX_RESULTS_MAX),
     Field("order_by", repeated=True),
     Field("page_token"),
 )

@@ -19,6 +19,7 @@ from unit.cli.conftest import FILES, Call, Called
 
 Spoil = Callable[[sqlite3.Connection], object]
 
+LONGER = "CAST(value || x'00' AS BLOB)"
 RUNS = "(id >> 40) > 0"
 """Records behind the catalog's partition."""
 
