@@ -4,7 +4,7 @@
     python tests/bench/against_mlflow.py --runs 1000   a smaller search
 
 Both servers run with their defaults (muniment: embedded log, each write fsynced; MLflow: SQLite,
-one worker), on loopback, one at a time under load. Writes are sent over kept-alive connections by the
+one worker), on loopback, one at a time under load. Writes go over kept-alive connections from the
 same generator. A round measures one server and then the other; the ratio of each round is what
 counts, since the machine's speed drifts. Machine, versions and command belong to every figure that
 is quoted.
