@@ -165,16 +165,22 @@ def test_a_full_disk_refuses_and_recovers(tmp_path: Path) -> None:
 
 
 class Faulty(sqlite3.Connection):
-    """A connection whose next INSERT fails: before it is done, or after it has reached the disk."""
+    """A connection whose next INSERT fails: before it is done, or after it has reached the disk.
+
+    `fault` is "before", "after", or "doubt": after, and then the record cannot be read back either.
+    """
 
     fault = ""
 
-    def execute(self, sql: str, *parameters: object) -> sqlite3.Cursor:  # type: ignore[override]
-        fault, inserting = Faulty.fault, sql.startswith("INSERT INTO record")
-        if inserting and fault:
-            Faulty.fault = ""
-            if fault == "after":
+    def execute(self, sql: str, *parameters: object) -> sqlite3.Cursor:
+        fault = Faulty.fault
+        if sql.startswith("INSERT INTO record") and fault:
+            Faulty.fault = "reading" if fault == "doubt" else ""
+            if fault != "before":
                 super().execute(sql, *parameters)  # type: ignore[arg-type]
+            raise sqlite3.OperationalError("disk I/O error")
+        if sql.startswith("SELECT id, timestamp_ms") and fault == "reading":
+            Faulty.fault = ""
             raise sqlite3.OperationalError("disk I/O error")
         return super().execute(sql, *parameters)  # type: ignore[arg-type]
 
@@ -217,6 +223,29 @@ def test_a_failed_commit_that_did_not_is_refused(tmp_path: Path, faulty: type[Fa
         with pytest.raises(LogUnavailable, match="disk I/O error"):
             await log.append(new(CAT, "first"))
         assert (await log.append(new(CAT, "second"))).offset == 0
+        await log.close()
+
+    asyncio.run(run())
+
+
+def test_a_refused_record_that_was_written_takes_its_offset(
+    tmp_path: Path, faulty: type[Faulty]
+) -> None:
+    async def run() -> None:
+        log = EmbeddedLog(tmp_path / "log.sqlite")
+        await log.start()
+        follower = log.follow({CAT: Offset(0)})
+        zero = await log.append(new(CAT, "zero"))
+        assert list(await anext(follower)) == [zero]
+        waiting = asyncio.ensure_future(anext(follower))
+        await asyncio.sleep(0)
+        faulty.fault = "doubt"
+        with pytest.raises(LogUnavailable):
+            await log.append(new(CAT, "one"))
+        two = await log.append(new(CAT, "two"))
+        assert two.offset == 2
+        found = list(await waiting)
+        assert [record.value for record in found] == [b"one", b"two"]
         await log.close()
 
     asyncio.run(run())

@@ -26,17 +26,17 @@ from muniment_schemas.envelope import WORKSPACE_DEFAULT, Actor
 from muniment_services import bootstrap
 from muniment_services.config import Settings
 from muniment_services.domain.commands import Context
-from muniment_services.domain.run_life import CreateRun, create
 from muniment_services.domain.run_data import LogBatch, log_batch
+from muniment_services.domain.run_life import CreateRun, create
 from muniment_services.state import CurrentState
 from muniment_services.write import record_of
 
 pytestmark = pytest.mark.slow
 
-RUNS = 400
+RUNS = 200
 BATCHES = 50
-REBUILDS = 3
-KILLS = 6
+REBUILDS = 2
+KILLS = 5
 REBUILT_WITHIN_S = 90.0
 DRAIN_S_MAX = 5.0
 ADMIN = "/api/v1/projections/rebuild"

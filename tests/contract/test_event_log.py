@@ -235,7 +235,7 @@ def test_too_many_bytes_in_flight(home: LogHome) -> None:
             with pytest.raises(LogBackpressure):
                 log.append(large)
             await asyncio.gather(*futures)
-            assert (await log.append(new(RUN[0]))).offset == fitting
+            assert (await log.append(large)).offset == fitting
 
     asyncio.run(run())
 
@@ -255,6 +255,22 @@ def test_a_broken_storage_fails_the_futures_and_leaves_no_hole(home: LogHome) ->
         async with opened(home) as log:
             for at in (CAT, *RUN):
                 assert read_all(log, at) == of(kept, at)
+
+    asyncio.run(run())
+
+
+def test_what_failed_is_no_longer_in_flight(home: LogHome) -> None:
+    async def run() -> None:
+        async with opened(home) as log:
+            large = new(RUN[0], bytes(RECORD_BYTES_MAX))
+            more_than_half = IN_FLIGHT_BYTES_MAX // RECORD_BYTES_MAX // 2 + 1
+            home.break_writes()
+            futures = [log.append(large) for _ in range(more_than_half)]
+            outcomes = await asyncio.gather(*futures, return_exceptions=True)
+            assert {type(outcome) for outcome in outcomes} == {LogUnavailable}
+            home.mend_writes()
+            records = await appended(log, [large] * more_than_half)
+            assert [record.offset for record in records] == list(range(more_than_half))
 
     asyncio.run(run())
 

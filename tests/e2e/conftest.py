@@ -14,10 +14,11 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from harness.server import running_muniment, running_upstream
 from mlflow import MlflowClient
 
-# What the client reads. Few retries, so that a wrong 5xx fails a journey in seconds and not minutes.
+from harness.server import running_muniment, running_upstream
+
+# What the client reads. Few retries, so that a wrong 5xx fails a journey in seconds, not minutes.
 CLIENT_SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
@@ -45,7 +46,7 @@ def server_uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def tracking_uri(server_uri: str) -> Iterator[str]:
-    """The server's URI, with the client and all that it starts pointed at it by environment alone."""
+    """The server's URI, with the client and all that it starts pointed at it by environment."""
     bin_folder = str(Path(sys.executable).parent)
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("MLFLOW_")]:

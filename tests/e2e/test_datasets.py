@@ -45,9 +45,7 @@ def test_several_inputs_of_several_kinds(client: MlflowClient, experiment_id: st
     with mlflow.start_run() as run:
         mlflow.log_inputs([train, evaluation], ["training", "eval"], [None, {"fold": "2"}])
     inputs = client.get_run(run.info.run_id).inputs.dataset_inputs
-    contexts = {
-        entry.dataset.name: {tag.key: tag.value for tag in entry.tags} for entry in inputs
-    }
+    contexts = {entry.dataset.name: {tag.key: tag.value for tag in entry.tags} for entry in inputs}
     assert contexts == {
         "train": {"mlflow.data.context": "training"},
         "eval": {"mlflow.data.context": "eval", "fold": "2"},

@@ -87,7 +87,9 @@ def test_child_runs_know_their_parent(client: MlflowClient, experiment_id: str) 
                     child.info.run_id
                 )
     children = client.search_runs(
-        [experiment_id], f"tags.mlflow.parentRunId = '{parent.info.run_id}'", order_by=["tags.depth"]
+        [experiment_id],
+        f"tags.mlflow.parentRunId = '{parent.info.run_id}'",
+        order_by=["tags.depth"],
     )
     assert [child.data.tags["depth"] for child in children] == ["1", "2"]
     assert client.get_parent_run(parent.info.run_id) is None
@@ -158,7 +160,9 @@ def test_a_param_is_said_once(client: MlflowClient, experiment_id: str) -> None:
     with mlflow.start_run() as run:
         mlflow.log_param("a", 1)
         mlflow.log_param("a", 1)
-        with pytest.raises(MlflowException, match=r"[Cc]hanging param values is not allowed") as told:
+        with pytest.raises(
+            MlflowException, match=r"[Cc]hanging param values is not allowed"
+        ) as told:
             mlflow.log_param("a", 2)
         assert told.value.error_code == "INVALID_PARAMETER_VALUE"
         with pytest.raises(MlflowException, match="not allowed"):

@@ -94,7 +94,9 @@ def test_experiments_are_seen_by_view(client: MlflowClient, unique: str) -> None
         (ViewType.ALL, [kept, gone]),
     ]:
         found = client.search_experiments(
-            view, filter_string=f"name LIKE '{unique}%'", order_by=["creation_time", "experiment_id"]
+            view,
+            filter_string=f"name LIKE '{unique}%'",
+            order_by=["creation_time", "experiment_id"],
         )
         assert [e.experiment_id for e in found] == expected
 

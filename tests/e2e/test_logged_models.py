@@ -47,9 +47,7 @@ def test_params_may_follow(client: MlflowClient, experiment_id: str) -> None:
     assert client.get_logged_model(model.model_id).status == LoggedModelStatus.FAILED
 
 
-def test_metrics_land_on_the_run_and_on_the_model(
-    client: MlflowClient, experiment_id: str
-) -> None:
+def test_metrics_land_on_the_run_and_on_the_model(client: MlflowClient, experiment_id: str) -> None:
     data = mlflow.data.from_pandas(pd.DataFrame({"x": [1, 2]}), name="eval rows")
     with mlflow.start_run() as run:
         model = mlflow.create_external_model("judged")
@@ -132,9 +130,7 @@ def test_models_are_searched(
     assert sorted(frame["model_id"]) == sorted(order)
 
 
-def test_models_are_paged(
-    client: MlflowClient, experiment_id: str, zoo: list[LoggedModel]
-) -> None:
+def test_models_are_paged(client: MlflowClient, experiment_id: str, zoo: list[LoggedModel]) -> None:
     by_accuracy = [{"field_name": "metrics.accuracy", "ascending": False}]
     first = client.search_logged_models([experiment_id], max_results=3, order_by=by_accuracy)
     rest = client.search_logged_models(

@@ -5,10 +5,11 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
-from harness.forest import Data, Trained, log_forest, make_data
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException, RestException
+
+from harness.forest import Data, Trained, log_forest, make_data
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # stages are deprecated, and used
 
@@ -53,9 +54,7 @@ def test_a_model_walks_through_its_stages(
     np.testing.assert_array_equal(by_stage.predict(data.test), small.model.predict(data.test))
 
     client.transition_model_version_stage(unique, "2", "staging")
-    client.transition_model_version_stage(
-        unique, "2", "Production", archive_existing_versions=True
-    )
+    client.transition_model_version_stage(unique, "2", "Production", archive_existing_versions=True)
     assert stages_of(client, unique) == {"1": "Archived", "2": "Production"}
     by_stage = mlflow.sklearn.load_model(f"models:/{unique}/Production")
     np.testing.assert_array_equal(by_stage.predict(data.test), large.model.predict(data.test))

@@ -123,7 +123,11 @@ def all_pages(client: MlflowClient, experiment_id: str, filter_string: str) -> l
     token: str | None = None
     while True:
         page: PagedList[Run] = client.search_runs(
-            [experiment_id], filter_string, order_by=["metrics.m"], max_results=500, page_token=token
+            [experiment_id],
+            filter_string,
+            order_by=["metrics.m"],
+            max_results=500,
+            page_token=token,
         )
         pages.append(list(page))
         token = page.token

@@ -17,10 +17,11 @@ from typing import Any
 import mlflow
 import numpy as np
 import pytest
-from harness.forest import FEATURES, Data, Trained, log_forest, make_data
-from harness.server import free_port, is_healthy
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
+
+from harness.forest import FEATURES, Data, Trained, log_forest, make_data
+from harness.server import free_port, is_healthy
 
 SERVED_WITHIN_S = 90.0
 POLL_S = 0.2

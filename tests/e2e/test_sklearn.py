@@ -3,7 +3,6 @@
 import mlflow
 import numpy as np
 import pytest
-from harness.forest import FEATURES, Data, log_forest, make_data
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelStatus
 from sklearn.linear_model import LinearRegression
@@ -11,6 +10,8 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeRegressor
+
+from harness.forest import FEATURES, Data, log_forest, make_data
 
 
 @pytest.fixture(scope="module")

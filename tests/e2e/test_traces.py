@@ -176,7 +176,7 @@ def test_traces_are_judged(experiment_id: str) -> None:
     )
     feedback = mlflow.get_trace(trace_id).search_assessments("good", all=True)
     assert {(one.value, one.valid) for one in feedback} == {(True, False), (False, True)}
-    (found,) = traces_of(experiment_id, filter_string="feedback.score = 0.75")
+    (found,) = traces_of(experiment_id, filter_string="feedback.score = '0.75'")
     assert found.info.trace_id == trace_id
     mlflow.delete_assessment(trace_id, truth.assessment_id)
     with pytest.raises(MlflowException) as gone:

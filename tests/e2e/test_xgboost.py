@@ -5,10 +5,11 @@ import numpy as np
 import optuna
 import pytest
 import xgboost
-from harness.forest import Data, make_data
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from sklearn.metrics import root_mean_squared_error
+
+from harness.forest import Data, make_data
 
 ROUNDS = 12
 TRIALS = 8

@@ -45,9 +45,7 @@ def make_data(seed: int = 0) -> Data:
     rows = pd.DataFrame(random.normal(size=(ROWS, len(FEATURES))), columns=list(FEATURES))
     noise = random.normal(scale=0.1, size=ROWS)
     target = pd.Series(rows["age"] * 2 - rows["income"] ** 2 + noise, name="target")
-    return Data(
-        rows[:TRAIN_ROWS], target[:TRAIN_ROWS], rows[TRAIN_ROWS:], target[TRAIN_ROWS:]
-    )
+    return Data(rows[:TRAIN_ROWS], target[:TRAIN_ROWS], rows[TRAIN_ROWS:], target[TRAIN_ROWS:])
 
 
 def log_forest(

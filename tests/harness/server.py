@@ -19,7 +19,9 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 CODE_FOLDERS = ("services", "projections", "auth", "schemas")
-HEALTHY_WITHIN_S = 60.0  # MLflow's own server migrates an empty database first: about 10 s on 2 cores
+HEALTHY_WITHIN_S = (
+    60.0  # MLflow's own server migrates an empty database first: about 10 s on 2 cores
+)
 STOPPED_WITHIN_S = 15.0
 HEALTH_CALL_S = 2.0
 POLL_S = 0.05

@@ -80,11 +80,12 @@ def build(lifespan: Lifespan, hosts: HostCheck, principal: Principal) -> Gateway
 
 
 async def _unknown(request: Request, _: Exception) -> Response:
+    path = request.scope["path"]  # `request.url` fails on a query that is no UTF-8
     answer = expected(
         ApiError(
             "ENDPOINT_NOT_FOUND",
-            f"No API found for '{request.method} {request.url.path}'. muniment serves MLflow's "
-            "tracking and registry API; this part of it is not served.",
+            f"No API found for '{request.method} {path}'. muniment serves MLflow's tracking and "
+            "registry API; this part of it is not served.",
         )
     )
     assert answer is not None

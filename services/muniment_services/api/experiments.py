@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from muniment_auth.permissions import Permission as P
-from muniment_projections.runs.reader import find_datasets
+from muniment_projections.runs.reader import View, find_datasets
 from muniment_projections.search.entities.experiments import EXPERIMENTS
 from muniment_projections.search.page import Search, search
 from muniment_projections.search.predicate import TRUE, Predicate
@@ -22,7 +22,7 @@ from muniment_services.write import Outcome
 MAX_RESULTS_MAX = 50_000
 DATASETS_EXPERIMENTS_MAX = 20
 
-VIEWS: Mapping[str, str] = {"ACTIVE_ONLY": "active", "DELETED_ONLY": "deleted", "ALL": "all"}
+VIEWS: Mapping[str, View] = {"ACTIVE_ONLY": "active", "DELETED_ONLY": "deleted", "ALL": "all"}
 """MLflow's view types; an unknown name falls back to the default."""
 VIEW_NUMBERS = ("", "ACTIVE_ONLY", "DELETED_ONLY", "ALL")
 """View types by the number that may stand for them."""

@@ -306,7 +306,8 @@ def _double(raw: Any) -> float:
     try:
         return float(raw)
     except OverflowError:
-        return math.inf if raw > 0 else -math.inf
+        # An integer beyond the largest double; texts and literals give infinity by themselves.
+        return math.copysign(math.inf, 1 if isinstance(raw, int) and raw > 0 else -1)
     except ValueError:
         raise _Mismatch(raw) from None
 

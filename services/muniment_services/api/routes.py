@@ -108,7 +108,7 @@ class RouteTable:
             methods[route.method] = route
         for path, methods in by_path.items():
             if "{" in path:
-                self._patterns.append((re.compile(_pattern(path)), methods))
+                self._patterns.append((re.compile(_pattern(path), re.DOTALL), methods))
             else:
                 self._exact.update({(method, path): r for method, r in methods.items()})
 

@@ -144,7 +144,7 @@ def log_outputs(world: World, command: LogOutputs, context: Context) -> e.Output
 
 def _models(metrics: e.MetricColumns | None) -> tuple[str, ...]:
     contexts = metrics.contexts if metrics is not None else ()
-    return tuple(dict.fromkeys(c.model_id for c in contexts if c is not None))
+    return tuple(dict.fromkeys(c.model_id for c in contexts if c.model_id is not None))
 
 
 def _path(command: LogBatch, place: str, field: str) -> str:

@@ -351,15 +351,13 @@ class _Writer:
             connection = self._connection or self.connect()
         except LogError as error:
             raise LogUnavailable(str(error)) from error
-        ends = self.ends.copy()
-        rows, records = _numbered(batch, ends)
+        rows, records = _numbered(batch, self.ends)
         try:
             connection.execute(_insert(len(rows) // len(_NO_ROW)), rows)
         except _WRITE_ERRORS as error:
             self.disconnect()
             if not self._file.holds(records[-1]):
                 raise LogUnavailable(str(error)) from error
-        self.ends = ends
         return records
 
 
