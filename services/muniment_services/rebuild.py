@@ -6,7 +6,9 @@ checkpoints in one transaction. A crash anywhere leaves a checkpoint to go on fr
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
@@ -69,10 +71,11 @@ class CatchUp:
 
     def run(self, ends: Ends, progress: Progress | None = None) -> None:
         """Fold everything up to `ends`, and nothing beyond, into the store."""
-        for records in self._batches(ends):
-            self._fold(records)
-            if progress is not None:
-                progress(len(records))
+        with _uncollected():
+            for records in self._batches(ends):
+                self._fold(records)
+                if progress is not None:
+                    progress(len(records))
 
     def _batches(self, ends: Ends) -> Iterator[Sequence[Record]]:
         for topic in FOLDED_TOPICS:
@@ -106,6 +109,19 @@ def catch_up(
 ) -> None:
     """Fold everything from the store's checkpoints up to `ends` into the store. Blocking."""
     CatchUp(log, codec, store).run(ends, progress)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    # Events and states refer to nothing in circles. Looking for circles among them took 30 % of the
+    # time of a rebuild of a million events, and found none: memory peaked at 500 MB either way.
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 class StartProgress:

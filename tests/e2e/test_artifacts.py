@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from PIL import Image
 from requests import HTTPError
 
@@ -108,7 +110,7 @@ def test_a_file_is_overwritten_and_deleted(client: MlflowClient, experiment_id: 
     (listed,) = client.list_artifacts(run_id, "a")
     assert listed.file_size == len("second")
     client.log_text(run_id, "other", "a/kept.txt")
-    repository = mlflow.store.artifact.artifact_repository_registry.get_artifact_repository(uri)
+    repository: Any = get_artifact_repository(uri)
     repository.delete_artifacts("a/file.txt")
     assert [f.path for f in client.list_artifacts(run_id, "a")] == ["a/kept.txt"]
 
@@ -122,6 +124,7 @@ def test_what_is_not_there_is_said(client: MlflowClient, experiment_id: str) -> 
         mlflow.artifacts.load_text(f"{uri}/absent.txt")
     with pytest.raises(HTTPError, match="Invalid path") as refused:
         client.list_artifacts(run_id, "../../elsewhere")
+    assert refused.value.response is not None
     assert refused.value.response.status_code == 400
 
 

@@ -7,7 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from mlflow.data.http_dataset_source import HTTPDatasetSource
+from mlflow.data.numpy_dataset import from_numpy
+from mlflow.data.pandas_dataset import from_pandas
 from mlflow.entities import Dataset, DatasetInput, InputTag
+
+from harness.reading import datasets_of
 
 
 @pytest.fixture
@@ -19,13 +24,13 @@ def frame() -> pd.DataFrame:
 def test_a_table_is_logged_as_input(
     client: MlflowClient, experiment_id: str, frame: pd.DataFrame
 ) -> None:
-    dataset = mlflow.data.from_pandas(
+    dataset = from_pandas(
         frame, source="https://example.com/rows.csv", name="rows", targets="target"
     )
     with mlflow.start_run() as run:
         mlflow.log_input(dataset, context="training", tags={"split": "first half"})
         mlflow.log_input(dataset, context="training", tags={"split": "first half"})
-    (entry,) = client.get_run(run.info.run_id).inputs.dataset_inputs
+    (entry,) = datasets_of(client.get_run(run.info.run_id))
     assert {tag.key: tag.value for tag in entry.tags} == {
         "mlflow.data.context": "training",
         "split": "first half",
@@ -33,18 +38,20 @@ def test_a_table_is_logged_as_input(
     read = entry.dataset
     assert (read.name, read.digest, read.source_type) == ("rows", dataset.digest, "http")
     assert json.loads(read.source) == {"url": "https://example.com/rows.csv"}
-    assert json.loads(read.profile) == {"num_rows": 2, "num_elements": 6}
-    columns = json.loads(read.schema)["mlflow_colspec"]
+    assert json.loads(read.profile or "") == {"num_rows": 2, "num_elements": 6}
+    columns = json.loads(read.schema or "")["mlflow_colspec"]
     assert [column["name"] for column in columns] == ["age", "name", "target"]
-    assert mlflow.data.get_source(entry).url == "https://example.com/rows.csv"
+    source = mlflow.data.get_source(entry)
+    assert isinstance(source, HTTPDatasetSource)
+    assert source.url == "https://example.com/rows.csv"
 
 
 def test_several_inputs_of_several_kinds(client: MlflowClient, experiment_id: str) -> None:
-    train = mlflow.data.from_numpy(np.arange(6).reshape(3, 2), name="train")
-    evaluation = mlflow.data.from_numpy(np.ones((2, 2)), name="eval")
+    train = from_numpy(np.arange(6).reshape(3, 2), name="train")
+    evaluation = from_numpy(np.ones((2, 2)), name="eval")
     with mlflow.start_run() as run:
         mlflow.log_inputs([train, evaluation], ["training", "eval"], [None, {"fold": "2"}])
-    inputs = client.get_run(run.info.run_id).inputs.dataset_inputs
+    inputs = datasets_of(client.get_run(run.info.run_id))
     contexts = {entry.dataset.name: {tag.key: tag.value for tag in entry.tags} for entry in inputs}
     assert contexts == {
         "train": {"mlflow.data.context": "training"},

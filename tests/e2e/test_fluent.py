@@ -56,10 +56,14 @@ def test_system_tags_say_who_and_how(client: MlflowClient, experiment_id: str) -
 
 
 def test_an_exception_fails_the_run(client: MlflowClient, experiment_id: str) -> None:
-    with pytest.raises(ZeroDivisionError), mlflow.start_run() as run:
-        mlflow.log_metric("before", 1.0)
-        _ = 1 / 0
-    read = client.get_run(run.info.run_id)
+    def train() -> None:
+        with mlflow.start_run():
+            mlflow.log_metric("before", 1.0)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        train()
+    (read,) = client.search_runs([experiment_id])
     assert read.info.status == "FAILED"
     assert read.data.metrics == {"before": 1.0}
 
@@ -83,9 +87,9 @@ def test_child_runs_know_their_parent(client: MlflowClient, experiment_id: str) 
             with mlflow.start_run(nested=True, tags={"depth": str(depth)}) as child:
                 with mlflow.start_run(nested=True) as grandchild:
                     mlflow.log_param("deepest", True)
-                assert client.get_parent_run(grandchild.info.run_id).info.run_id == (
-                    child.info.run_id
-                )
+                above = client.get_parent_run(grandchild.info.run_id)
+                assert above is not None
+                assert above.info.run_id == child.info.run_id
     children = client.search_runs(
         [experiment_id],
         f"tags.mlflow.parentRunId = '{parent.info.run_id}'",

@@ -4,8 +4,11 @@ import mlflow
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from mlflow.data.pandas_dataset import from_pandas
 from mlflow.entities import LoggedModel, LoggedModelStatus
 from mlflow.exceptions import MlflowException
+
+from harness.reading import metrics_of, models_used_by, outputs_of
 
 
 def test_a_model_from_start_to_end(client: MlflowClient, experiment_id: str) -> None:
@@ -48,13 +51,13 @@ def test_params_may_follow(client: MlflowClient, experiment_id: str) -> None:
 
 
 def test_metrics_land_on_the_run_and_on_the_model(client: MlflowClient, experiment_id: str) -> None:
-    data = mlflow.data.from_pandas(pd.DataFrame({"x": [1, 2]}), name="eval rows")
+    data = from_pandas(pd.DataFrame({"x": [1, 2]}), name="eval rows")
     with mlflow.start_run() as run:
         model = mlflow.create_external_model("judged")
         mlflow.log_metric("loss", 0.5, step=1, model_id=model.model_id)
         mlflow.log_metric("loss", 0.25, step=2, model_id=model.model_id)
         mlflow.log_metrics({"f1": 0.9}, dataset=data, model_id=model.model_id)
-    metrics = client.get_logged_model(model.model_id).metrics
+    metrics = metrics_of(client, model.model_id)
     latest = {m.key: m.value for m in metrics if m.step == 2 or m.key == "f1"}
     assert latest == {"loss": 0.25, "f1": 0.9}
     (f1,) = [m for m in metrics if m.key == "f1"]
@@ -76,7 +79,7 @@ def test_the_active_model_takes_metrics_and_traces(
         found = mlflow.search_traces(model_id=model.model_id, return_type="list")
     finally:
         mlflow.clear_active_model()
-    assert [metric.value for metric in client.get_logged_model(model.model_id).metrics] == [3.0]
+    assert [metric.value for metric in metrics_of(client, model.model_id)] == [3.0]
     (trace,) = found
     assert trace.info.trace_metadata["mlflow.modelId"] == model.model_id
 
@@ -87,9 +90,9 @@ def test_models_are_outputs_and_inputs_of_runs(client: MlflowClient, experiment_
         mlflow.log_outputs(models=[mlflow.entities.LoggedModelOutput(model.model_id, step=4)])
     with mlflow.start_run() as user:
         mlflow.log_input(model=mlflow.entities.LoggedModelInput(model.model_id))
-    (output,) = client.get_run(maker.info.run_id).outputs.model_outputs
+    (output,) = outputs_of(client.get_run(maker.info.run_id))
     assert (output.model_id, output.step) == (model.model_id, 4)
-    (used,) = client.get_run(user.info.run_id).inputs.model_inputs
+    (used,) = models_used_by(client.get_run(user.info.run_id))
     assert used.model_id == model.model_id
 
 
@@ -142,12 +145,11 @@ def test_models_are_paged(client: MlflowClient, experiment_id: str, zoo: list[Lo
 
 
 def test_a_model_holds_files(client: MlflowClient, experiment_id: str) -> None:
-    class Doubler(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
-        def predict(self, context: object, model_input: list[float]) -> list[float]:
-            return [value * 2 for value in model_input]
+    def double(model_input: list[float]) -> list[float]:
+        return [value * 2 for value in model_input]
 
     info = mlflow.pyfunc.log_model(
-        name="doubler", python_model=Doubler(), pip_requirements=[], params={"factor": "2"}
+        name="doubler", python_model=double, pip_requirements=[], params={"factor": "2"}
     )
     listed = {f.path for f in client.list_logged_model_artifacts(info.model_id)}
     assert {"MLmodel", "python_model.pkl"} <= listed
@@ -156,4 +158,6 @@ def test_a_model_holds_files(client: MlflowClient, experiment_id: str) -> None:
     read = client.get_logged_model(info.model_id)
     assert read.status == LoggedModelStatus.READY
     assert read.params == {"factor": "2"}
-    assert mlflow.last_logged_model().model_id == info.model_id
+    last = mlflow.last_logged_model()
+    assert last is not None
+    assert last.model_id == info.model_id

@@ -1,4 +1,4 @@
-"""An MLproject by the command line: the run, its parameters and tags, and what its script logged."""
+"""An MLproject by the command line: the run, its parameters and tags, and what it logged."""
 
 import os
 import subprocess
@@ -9,6 +9,8 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
+from harness.reading import outputs_of
+
 PROJECT = Path(__file__).parent / "projects" / "forest"
 RUN_WITHIN_S = 120.0
 
@@ -17,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 def mlflow_run(*arguments: str) -> subprocess.CompletedProcess[str]:
     """`mlflow run` of the project with a local environment, its output kept."""
-    # set_experiment leaves this one for child processes, and the command takes an id or a name only.
+    # set_experiment leaves this for child processes, and the command takes an id or a name only.
     environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_EXPERIMENT_ID"}
     command = [sys.executable, "-m", "mlflow", "run", str(PROJECT), "--env-manager", "local"]
     return subprocess.run(
@@ -44,7 +46,7 @@ def test_a_project_runs(client: MlflowClient, experiment_id: str, unique: str) -
     assert tags["mlflow.project.backend"] == "local"
     assert tags["mlflow.source.type"] == "PROJECT"
     assert mlflow.artifacts.load_text(f"{run.info.artifact_uri}/label.txt") == "green"
-    (output,) = run.outputs.model_outputs
+    (output,) = outputs_of(run)
     model = mlflow.sklearn.load_model(f"models:/{output.model_id}")
     assert model.n_estimators == 7
 

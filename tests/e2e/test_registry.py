@@ -1,4 +1,4 @@
-"""The model registry: versions, stages, aliases, and loading a model by what it is to the business."""
+"""The model registry: versions, stages, aliases, and loading a model by what it is for."""
 
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def register(forest: Trained, name: str) -> ModelVersion:
 def stages_of(client: MlflowClient, name: str) -> dict[str, str]:
     """The current stage of each version of a model."""
     found = client.search_model_versions(f"name = '{name}'")
-    return {version.version: version.current_stage for version in found}
+    return {str(version.version): str(version.current_stage) for version in found}
 
 
 def test_a_model_walks_through_its_stages(

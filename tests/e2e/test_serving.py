@@ -36,7 +36,7 @@ pytestmark = [
 
 @dataclass(frozen=True, slots=True)
 class InProduction:
-    """A registered model's name, the forest that is its Production version, and rows to ask about."""
+    """A registered model, the forest that is its Production version, and rows to ask about."""
 
     name: str
     forest: Trained
@@ -57,7 +57,7 @@ def production(tracking_uri: str) -> InProduction:
 
 @contextmanager
 def served(model_uri: str, log_path: Path) -> Iterator[str]:
-    """`mlflow models serve` of a model, once it answers; gives its URL and ends all its processes."""
+    """`mlflow models serve` of a model, once it answers; gives its URL, ends it afterwards."""
     port = free_port()
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", model_uri]
     command += ["-p", str(port), "-h", "127.0.0.1", "--env-manager", "local", "--workers", "1"]

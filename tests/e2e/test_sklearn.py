@@ -1,4 +1,4 @@
-"""The random forest: train, compare five runs, load the model back; and autolog doing it by itself."""
+"""The random forest: train, compare five runs, load the model back; and autolog."""
 
 import mlflow
 import numpy as np
@@ -12,6 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeRegressor
 
 from harness.forest import FEATURES, Data, log_forest, make_data
+from harness.reading import datasets_of, metrics_of, outputs_of
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def test_five_forests_are_compared_by_rmse(
     )[0]
     assert best.data.params == {"n_estimators": "20", "max_depth": "6"}
     assert set(best.data.metrics) == {"rmse", "mae"}
-    (output,) = best.outputs.model_outputs
+    (output,) = outputs_of(best)
     assert output.model_id == by_rmse[0].info.model_id
     frame = mlflow.search_runs(order_by=["metrics.rmse ASC"])
     assert list(frame["run_id"]) == [one.run_id for one in by_rmse]
@@ -88,14 +89,14 @@ def test_sklearn_autolog(client: MlflowClient, experiment_id: str, data: Data) -
         next(v for k, v in read.data.metrics.items() if k.startswith("Pipeline_score"))
     )
     assert read.data.tags["estimator_name"] == "Pipeline"
-    (dataset,) = [d for d in read.inputs.dataset_inputs if d.tags[0].value == "train"]
+    (dataset,) = [d for d in datasets_of(read) if d.tags[0].value == "train"]
     assert dataset.dataset.source_type == "code"
-    (output,) = read.outputs.model_outputs
+    (output,) = outputs_of(read)
     loaded = mlflow.sklearn.load_model(f"models:/{output.model_id}")
     np.testing.assert_allclose(loaded.predict(data.test), pipeline.predict(data.test))
     on_model = client.get_logged_model(output.model_id)
     assert on_model.params["linearregression__fit_intercept"] == "True"
-    assert {m.key for m in on_model.metrics} >= {"training_mean_squared_error"}
+    assert {m.key for m in metrics_of(client, output.model_id)} >= {"training_mean_squared_error"}
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from mlflow.entities import Run
 from sklearn.metrics import root_mean_squared_error
 
 from harness.forest import Data, make_data
+from harness.reading import outputs_of
 
 ROUNDS = 12
 TRIALS = 8
@@ -46,7 +47,7 @@ def test_xgboost_autolog(client: MlflowClient, experiment_id: str, data: Data) -
         assert read.data.metrics[f"{part}-rmse"] == history[-1].value
     paths = {f.path for f in client.list_artifacts(run.info.run_id)}
     assert {"feature_importance_weight.json", "feature_importance_weight.png"} <= paths
-    (output,) = read.outputs.model_outputs
+    (output,) = outputs_of(read)
     loaded = mlflow.xgboost.load_model(f"models:/{output.model_id}")
     np.testing.assert_allclose(loaded.predict(test), booster.predict(test))
 

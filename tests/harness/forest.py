@@ -15,7 +15,7 @@ TRAIN_ROWS = 180
 FEATURES = ("age", "income", "tenure", "visits")
 # skops refuses types that it was not told to trust; a forest is made of these.
 FOREST_TYPES = ("sklearn.tree._tree.Tree",)
-# Stated, because MLflow otherwise starts a process that imports the model to find them: seconds each.
+# Stated, because MLflow otherwise starts a process that imports the model: seconds each.
 REQUIREMENTS = ("scikit-learn", "skops")
 
 

@@ -1,8 +1,8 @@
 """Servers as processes of their own: ours, and MLflow's own to compare with.
 
 A server runs in a process group, so that killing it leaves no worker behind, and keeps its port
-over restarts, so that a client's URI stays good. Everything it prints stands in one log file beside its
-data, and is shown when it fails to start.
+over restarts, so that a client's URI stays good. Everything it prints stands in one log file
+beside its data, and is shown when it fails to start.
 """
 
 import os
@@ -95,7 +95,7 @@ class Server:
         self.process.wait(STOPPED_WITHIN_S)
 
     def stop(self) -> int:
-        """SIGTERM, wait for the drain, and return the exit status. Raises ServerFailed when it hangs."""
+        """SIGTERM, wait for the drain, return the exit status. Raises ServerFailed if it hangs."""
         if self.process.poll() is None:
             self.process.terminate()
         try:
@@ -157,7 +157,7 @@ def _running(server: Server) -> Iterator[Server]:
 
 
 def process_environment() -> dict[str, str]:
-    """The caller's environment without its MLflow and muniment settings, with this checkout's code."""
+    """The caller's environment less its MLflow and muniment settings, plus this checkout's code."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "MUNIMENT_"))}
     paths = [str(CHECKOUT / folder) for folder in CODE_FOLDERS]
     kept["PYTHONPATH"] = os.pathsep.join([*paths, *filter(None, [kept.get("PYTHONPATH")])])

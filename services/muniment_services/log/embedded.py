@@ -17,13 +17,10 @@ refused batch in its WAL and keep it, like a success whose answer is lost on the
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import json
 import os
 import sqlite3
-from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from functools import cache
 from pathlib import Path
 from queue import SimpleQueue
@@ -38,10 +35,8 @@ from muniment_services.log.base import (
     READ_BYTES_MAX,
     READ_RECORDS_MAX,
     RECORD_BYTES_MAX,
-    RUNS,
     RUNS_PARTITIONS_DEFAULT,
     LogBackpressure,
-    LogCorrupt,
     LogError,
     LogUnavailable,
     NewRecord,
@@ -50,6 +45,7 @@ from muniment_services.log.base import (
     TopicPartition,
     topics,
 )
+from muniment_services.log.embedded_file import READ_ONLY, READ_WRITE, LogFile, data_version
 
 BATCH_RECORDS_MAX = 1024
 """Records of one commit, at most: a power of two. 5 SQL variables each; SQLite takes 32,766."""
@@ -64,41 +60,13 @@ FOLLOW_BYTES_MAX = 32 * 1024 * 1024
 FOLLOW_POLL_S = 0.2
 """How often a read-only follower asks whether another process has written."""
 
-BUSY_TIMEOUT_S = 1.0
-"""How long a statement waits for another connection's lock (WAL recovery, a foreign writer)."""
-
-WAL_PAGES_MAX = 4_000
-"""Pages in the WAL (16 MiB) after which a commit moves them to the file."""
-
-WAL_BYTES_KEPT = 64 * 1024 * 1024
-"""What the WAL is cut back to after a burst."""
-
-READERS_IDLE_MAX = 8
-LAYOUT_VERSION = "1"
-
-_READ_ONLY, _READ_WRITE, _CREATE = "mode=ro", "mode=rw", "mode=rwc"
-
-_TABLES = (
-    "CREATE TABLE record (id INTEGER PRIMARY KEY, timestamp_ms INTEGER NOT NULL,"
-    " key BLOB NOT NULL, headers BLOB NOT NULL, value BLOB NOT NULL) STRICT",
-    "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT",
-    "INSERT INTO meta VALUES ('log_id', lower(hex(randomblob(16))))",
-)
-
 _Queued = tuple[int, NewRecord, bytes, "asyncio.Future[Record]"]
 """Partition index, record, packed headers, and the future to complete."""
 
 _NO_ROW = (None,) * 5
 
-_SELECT = (
-    "SELECT id, timestamp_ms, key, headers, value FROM record"
-    " WHERE id >= ? AND id < ? ORDER BY id LIMIT ?"
-)
-
 _WRITE_ERRORS = (sqlite3.Error, MemoryError, OverflowError)
 """What sqlite3 raises for a statement: its own errors, SQLITE_NOMEM, an integer over 64 bits."""
-
-_HEADERS = msgspec.msgpack.Decoder(tuple[tuple[str, bytes], ...])
 
 
 class EmbeddedLog:
@@ -115,7 +83,7 @@ class EmbeddedLog:
 
         runs_partitions is fixed when the file is created; a read-only log takes what the file says.
         """
-        self._file = _LogFile(path, topics(runs_partitions))
+        self._file = LogFile(path, topics(runs_partitions))
         self._read_only = read_only
         self._queue: SimpleQueue[_Queued | None] = SimpleQueue()
         self._accepting = False
@@ -247,10 +215,10 @@ class EmbeddedLog:
             self._followers.discard(follower)
 
     async def _follow_file(self, follower: _Follower) -> AsyncIterator[Sequence[Record]]:
-        with closing(await asyncio.to_thread(self._file.connect, _READ_ONLY)) as connection:
+        with closing(await asyncio.to_thread(self._file.connect, READ_ONLY)) as connection:
             seen = -1
             while not self._closed.is_set():
-                version = await asyncio.to_thread(_data_version, connection)
+                version = await asyncio.to_thread(data_version, connection)
                 if version == seen:
                     await self._closed_within(FOLLOW_POLL_S)
                     continue
@@ -324,7 +292,7 @@ def _batches(queue: SimpleQueue[_Queued | None]) -> Iterator[tuple[list[_Queued]
 class _Writer:
     """The connection that writes, and the next offset of every partition. For one thread."""
 
-    def __init__(self, file: _LogFile) -> None:
+    def __init__(self, file: LogFile) -> None:
         self.ends: list[Offset] = []
         self._file = file
         self._connection: sqlite3.Connection | None = None
@@ -332,7 +300,7 @@ class _Writer:
     def connect(self) -> sqlite3.Connection:
         """Open the file and learn its end offsets. Raises LogUnavailable or LogCorrupt."""
         self.ends = list(self._file.ends())
-        self._connection = self._file.connect(_READ_WRITE)
+        self._connection = self._file.connect(READ_WRITE)
         return self._connection
 
     def disconnect(self) -> None:
@@ -436,194 +404,3 @@ class _Follower:
         assert records, f"{at} ends before its end offset"
         del self.due[at]
         self.due[at] = Offset(records[-1].offset + 1)
-
-
-class _LogFile:
-    """The SQLite file: its layout and all that is asked of it but the INSERT. Safe in any thread.
-
-    `record.id` is (partition index << 40) | offset: a range of offsets is a range of rowids.
-    """
-
-    def __init__(self, path: Path, partitions: Mapping[str, int]) -> None:
-        self.path = path
-        self.log_id = ""
-        self._readers: deque[sqlite3.Connection] = deque()
-        self._keeps_readers = True
-        self._lay_out(partitions)
-
-    def _lay_out(self, partitions: Mapping[str, int]) -> None:
-        self.partitions = partitions
-        self.places = tuple(TopicPartition(t, p) for t, n in partitions.items() for p in range(n))
-        self.indexes = {at: index for index, at in enumerate(self.places)}
-
-    def lock(self) -> int:
-        """Take the writer's lock; closing the returned descriptor gives it back."""
-        with _reported(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            lock = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            holder = os.read(lock, 32).decode().strip()
-            os.close(lock)
-            raise LogUnavailable(
-                f"process {holder} is writing to {self.path}; stop it first"
-            ) from error
-        os.ftruncate(lock, 0)
-        os.write(lock, b"%d\n" % os.getpid())
-        return lock
-
-    def create(self) -> None:
-        """Make the tables if the file has none, then open it; its partition counts must be ours."""
-        expected = dict(self.partitions)
-        with _reported(self.path), closing(self.connect(_CREATE)) as connection:
-            if connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
-                connection.execute("PRAGMA journal_mode=WAL")
-                connection.execute("BEGIN IMMEDIATE")
-                for statement in _TABLES:
-                    connection.execute(statement)
-                stored = {"layout": LAYOUT_VERSION, "topics": json.dumps(expected)}
-                connection.executemany("INSERT INTO meta VALUES (?, ?)", stored.items())
-                connection.execute("COMMIT")
-                _sync_folder(self.path.parent)
-        self.open()
-        if self.partitions != expected:
-            raise LogCorrupt(
-                f"{self.path} was made with runs_partitions={self.partitions.get(RUNS)}, which is "
-                f"fixed; it was opened with {expected[RUNS]}. Set the count that it was made with."
-            )
-
-    def open(self) -> None:
-        """Learn what the file holds. Raises LogUnavailable if there is none, LogCorrupt if odd."""
-        if not self.path.exists():
-            raise LogUnavailable(f"there is no log at {self.path}")
-        with _reported(self.path), self._reader() as connection:
-            tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-            if {"meta", "record"} - {name for (name,) in tables}:
-                raise LogCorrupt(f"{self.path} is not an event log. Name another file.")
-            meta = dict(connection.execute("SELECT name, value FROM meta"))
-        layout = meta.get("layout")
-        if layout != LAYOUT_VERSION:
-            raise LogCorrupt(
-                f"{self.path} has layout {layout}; this muniment reads layout {LAYOUT_VERSION}. "
-                "Use the muniment that wrote it."
-            )
-        self.log_id = meta["log_id"]
-        self._lay_out(json.loads(meta["topics"]))
-
-    def connect(self, mode: str) -> sqlite3.Connection:
-        """A new connection. One that reads works beside a writer, and on a read-only medium."""
-        if mode == _READ_ONLY and not os.access(self.path.parent, os.W_OK):
-            # Without a WAL nobody writes, and SQLite cannot make the files it needs to find one.
-            mode = mode if Path(f"{self.path}-wal").exists() else "immutable=1"
-        with _reported(self.path):
-            connection = sqlite3.connect(
-                f"{self.path.absolute().as_uri()}?{mode}",
-                uri=True,
-                timeout=BUSY_TIMEOUT_S,
-                isolation_level=None,
-                check_same_thread=False,
-            )
-            connection.execute("PRAGMA synchronous=FULL")
-            connection.execute(f"PRAGMA wal_autocheckpoint={WAL_PAGES_MAX}")
-            connection.execute(f"PRAGMA journal_size_limit={WAL_BYTES_KEPT}")
-        return connection
-
-    @contextmanager
-    def _reader(self) -> Iterator[sqlite3.Connection]:
-        """An idle reading connection, or a new one; it is kept for the next, unless it failed."""
-        try:
-            connection = self._readers.pop()
-        except IndexError:
-            connection = self.connect(_READ_ONLY)
-        try:
-            yield connection
-        except BaseException:
-            connection.close()
-            raise
-        self._readers.append(connection)
-        if not self._keeps_readers or len(self._readers) > READERS_IDLE_MAX:
-            self._close_reader()
-
-    def _close_reader(self) -> None:
-        with suppress(IndexError):
-            self._readers.popleft().close()
-
-    def release_readers(self) -> None:
-        """Close idle reading connections, and from now on each after its use."""
-        self._keeps_readers = False
-        while self._readers:
-            self._close_reader()
-
-    def ends(self) -> tuple[Offset, ...]:
-        """The offset after the last of every partition, in the order of `places`."""
-        last = "SELECT id FROM record WHERE id BETWEEN ? AND ? ORDER BY id DESC LIMIT 1"
-        ends = []
-        with _reported(self.path), self._reader() as connection:
-            for index in range(len(self.places)):
-                bounds = (index << 40, (index + 1 << 40) - 1)
-                found = connection.execute(last, bounds).fetchone()
-                ends.append(Offset(found[0] - bounds[0] + 1 if found else 0))
-        return tuple(ends)
-
-    def read(
-        self, at: TopicPartition, start: Offset, records_max: int, bytes_max: int
-    ) -> list[Record]:
-        """Records from `start` on; see EventLog.read."""
-        assert start >= 0, start
-        assert records_max > 0, records_max
-        first = self.indexes[at] << 40
-        due, size = start, 0
-        records: list[Record] = []
-        with _reported(self.path), self._reader() as connection:
-            rows = connection.execute(_SELECT, (first + start, first + (1 << 40), records_max))
-            with closing(rows):
-                for row_id, timestamp_ms, key, headers, value in rows:
-                    if row_id != first + due:
-                        raise LogCorrupt(
-                            f"{self.path} has no record {at} {due}. Restore a copy of it."
-                        )
-                    unpacked = _HEADERS.decode(headers)
-                    records.append(Record(at, due, key, value, unpacked, timestamp_ms))
-                    due = Offset(due + 1)
-                    size += len(value) + len(key) + len(headers)
-                    if size >= bytes_max:
-                        break
-        return records
-
-    def holds(self, record: Record) -> bool:
-        """Whether exactly this record can be read back now. False also when nobody can say."""
-        try:
-            return self.read(record.at, record.offset, 1, 1) == [record]
-        except LogError:
-            return False
-
-
-def _data_version(connection: sqlite3.Connection) -> int:
-    """A number that changes when another connection commits. Costs a look at shared memory."""
-    version: int = connection.execute("PRAGMA data_version").fetchone()[0]
-    return version
-
-
-@contextmanager
-def _reported(path: Path) -> Iterator[None]:
-    """Turn the errors of SQLite and of the disk into those of the log."""
-    try:
-        yield
-    except sqlite3.DatabaseError as error:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # Set by SQLite, not by sqlite3 itself.
-        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            raise LogCorrupt(f"{path} is damaged ({error}). Restore a copy of it.") from error
-        raise LogUnavailable(f"{error} ({path})") from error
-    except OSError as error:
-        raise LogUnavailable(str(error)) from error
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the entries of a new file and of its folder durable."""
-    for changed in (folder, folder.absolute().parent):
-        descriptor = os.open(changed, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
