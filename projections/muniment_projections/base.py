@@ -1,8 +1,8 @@
 """What a projection is: tables that are a function of the log, and of nothing else.
 
-The fold (one pass over the log, `muniment_services.state`) decides once whether an event applies and
-what its aggregate is afterwards; projections write that down. Rows and checkpoints are committed in
-one transaction, so the database can be deleted at any time and loses nothing.
+The fold (one pass over the log, `muniment_services.state`) decides once whether an event applies
+and what its aggregate is afterwards; projections write that down. Rows and checkpoints are
+committed in one transaction, so the database can be deleted at any time and loses nothing.
 """
 
 from __future__ import annotations

@@ -119,7 +119,7 @@ class Store:
                 )
 
     def read(self, query: Callable[[Connection], T]) -> T:
-        """Run a query function on this thread's own cursor; each statement sees a committed state."""
+        """Run a query on this thread's own cursor; each statement sees a committed state."""
         cursor = getattr(self._local, "cursor", None)
         if cursor is None:
             cursor = self._local.cursor = self._connection.cursor()

@@ -7,7 +7,7 @@ is what makes a start quick and memory bounded.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -34,7 +34,7 @@ CATALOG_DOCUMENTS: Mapping[str, str] = {
 }
 """Catalog kind to the SQL that gives (id, document) of all its aggregates."""
 
-FINDERS = {"run": find_runs, "logged_model": find_logged_models, "trace": find_traces}
+FINDERS: Final = {"run": find_runs, "logged_model": find_logged_models, "trace": find_traces}
 """Kind to the function that finds documents by id."""
 
 

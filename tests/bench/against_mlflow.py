@@ -22,13 +22,13 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import load
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from bench import load
 from harness.server import running_muniment, running_upstream
 
 API = "/api/2.0/mlflow/"
@@ -37,7 +37,7 @@ BATCH_POINTS = 1000
 PARAMS = 10
 METRICS = 5
 
-SEARCHES = {
+SEARCHES: Mapping[str, Mapping[str, object]] = {
     "first page, newest first": {},
     "filter on metric and param": {"filter": "metrics.m1 < 0.2 and params.p1 = '3'"},
     "sorted by a metric": {"order_by": ["metrics.m2 ASC"]},
@@ -145,7 +145,7 @@ def fill(url: str, runs: int) -> str:
     return experiment_id
 
 
-def search_seconds(url: str, experiment_id: str, search: dict[str, object]) -> float:
+def search_seconds(url: str, experiment_id: str, search: Mapping[str, object]) -> float:
     """Time of one search for 100 runs."""
     api = Api(url)
     started = time.perf_counter()
@@ -194,9 +194,9 @@ def main() -> None:
                 f"log-metric, {connections} connections",
                 "calls/s",
                 [
-                    lambda c=connections: log_metric(a.url, 4000, c),  # type: ignore[misc]
-                    lambda c=connections: log_metric(b.url, 160, c),
-                ],  # type: ignore[misc]
+                    partial(log_metric, a.url, 4000, connections),
+                    partial(log_metric, b.url, 160, connections),
+                ],
                 options.rounds,
             )
         rounds(
@@ -219,9 +219,9 @@ def main() -> None:
                 f"search {options.runs} runs: {name}",
                 "s",
                 [
-                    lambda s=search: search_seconds(a.url, ours, s),  # type: ignore[misc]
-                    lambda s=search: search_seconds(b.url, theirs, s),
-                ],  # type: ignore[misc]
+                    partial(search_seconds, a.url, ours, search),
+                    partial(search_seconds, b.url, theirs, search),
+                ],
                 max(5, options.rounds),
                 higher_is_better=False,
             )

@@ -103,8 +103,8 @@ async def _run(url: str, per_connection: Sequence[Sequence[bytes]]) -> Timing:
         (
             await loop.create_connection(
                 lambda requests=requests: _Connection(requests, latencies),  # type: ignore[misc]
-                address.hostname,
-                address.port,
+                address.hostname or "127.0.0.1",
+                address.port or 80,
             )
         )[1]
         for requests in per_connection

@@ -17,10 +17,9 @@ import tempfile
 import time
 from pathlib import Path
 
-import load
-from against_mlflow import API, Api
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from bench import load
+from bench.against_mlflow import API, Api
 from harness.server import running_muniment
 
 CONNECTIONS = 16

@@ -91,7 +91,7 @@ def test_all_versions_are_compatible_with_each_other(event_type: str) -> None:
     versions = [parse_avro(s.schema_json) for s in SUBJECTS if s.event_type == event_type]
     for reader in versions:
         for writer in versions:
-            checker = ReaderWriterCompatibilityChecker()
+            checker = ReaderWriterCompatibilityChecker()  # type: ignore[no-untyped-call]
             found = checker.get_compatibility(reader, writer)
             assert found.compatibility is SchemaCompatibilityType.compatible, found.messages
 

@@ -2,7 +2,6 @@
 
 import re
 from fnmatch import fnmatch
-from pathlib import Path
 
 from house.sources import CODE_FOLDERS, ROOT
 
@@ -35,11 +34,10 @@ def test_each_code_folder_holds_one_package_named_after_it() -> None:
 
 
 def code_folders() -> set[str]:
-    """Names of all folders that hold Python files, as the README's tree should show them."""
-    folders: set[Path] = set()
-    for top in (*CODE_FOLDERS, "tests"):
-        folders |= {path.parent for path in (ROOT / top).rglob("*.py")}
-    return {folder.name for folder in folders if "__pycache__" not in folder.parts}
+    """Names of the folders that the README's tree should show: all of the code, tests by kind."""
+    kinds = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir()}
+    folders = {path.parent for top in CODE_FOLDERS for path in (ROOT / top).rglob("*.py")}
+    return {f.name for f in folders if "__pycache__" not in f.parts} | kinds - {"__pycache__"}
 
 
 def test_the_readme_tree_names_every_code_folder() -> None:

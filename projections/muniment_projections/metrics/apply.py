@@ -1,7 +1,7 @@
 """Writes metric points: the packed columns of a batch's events, joined without touching a point.
 
 Numbers are the events' bytes one after the other, read as one array. Names (run, key, model,
-dataset) are codes into one dictionary per column; what is done per event is a look-up of a few names.
+dataset) are codes into one dictionary per column; all that is done per event is a look-up of names.
 """
 
 from __future__ import annotations

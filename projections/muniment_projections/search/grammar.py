@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from lark import Lark, Token, Transformer, UnexpectedInput, UnexpectedToken
 
@@ -69,7 +69,7 @@ OTHER.-5: /\S/
 %ignore /\s+/
 """
 
-_FORMS = {"NAME": "name", "STRING": "string", "NUMBER": "number", "NULL": "null"}
+_FORMS: Final = {"NAME": "name", "STRING": "string", "NUMBER": "number", "NULL": "null"}
 
 
 @cache

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from muniment_projections.search.errors import SearchError
 from muniment_projections.search.tree import Clause, Constant
 
 _OPERANDS = frozenset({"NAME", "STRING", "NUMBER", "NULL", "GROUP", "OPERATION"})
 _ARITHMETIC = frozenset("+-*/%|")
-_FORMS = {"NAME": "name", "STRING": "string", "NUMBER": "number", "NULL": "null"}
+_FORMS: Final = {"NAME": "name", "STRING": "string", "NUMBER": "number", "NULL": "null"}
 
 LIST_ILL_FORMED = (
     "While parsing a list in the query,"

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 TYPE = "mlflow.spanType"
 INPUTS = "mlflow.spanInputs"
@@ -23,7 +23,7 @@ PROVIDER = "mlflow.llm.provider"
 COST = "mlflow.llm.cost"
 
 UNKNOWN = "UNKNOWN"
-_MESSAGES = {
+_MESSAGES: Final = {
     "gen_ai.system.message": "system",
     "gen_ai.user.message": "user",
     "gen_ai.assistant.message": "assistant",

@@ -92,8 +92,9 @@ async def list_files(call: Call) -> bytes:
 def file_info(entry: Entry, path: str) -> wire.Json:
     """MLflow's FileInfo, with the path as the caller of this route sees it."""
     info: wire.Json = {"path": path, "is_dir": entry.is_folder}
-    # As upstream, an empty file is listed without a size.
-    return info if entry.is_folder or not entry.size_bytes else {**info, "file_size": entry.size_bytes}
+    if entry.size_bytes and not entry.is_folder:  # As upstream: no size for an empty file.
+        info["file_size"] = entry.size_bytes
+    return info
 
 
 def _detail(text: str) -> Answer:

@@ -33,8 +33,8 @@ class Field:
     """One parameter of a route.
 
     kind: string, int, double, bool, enum, any (JSON as it is), or message (with `fields`).
-    checked: a value of another type is refused. Off where MLflow does without such a value and
-    nothing is lost by it: page tokens, views, sizes of pages.
+    checked: a value of another type is refused. Off for optional ones where MLflow does without
+    such a value and nothing is lost by it: page tokens, views, sizes of pages.
     nullable: null means absent. most: the largest integer that is taken.
     numbers: an enum's names by number, which may stand in their place; empty for none.
     """
@@ -125,7 +125,7 @@ def parse(data: Mapping[str, Any], fields: Fields) -> dict[str, Any]:
             elif not field.nullable and field.name in data:
                 raise _Mismatch(None)
         except _Mismatch as mismatch:
-            if field.checked:
+            if field.checked or field.required:
                 raise _wrong_type(field.name + mismatch.place, mismatch.value) from None
         if field.most is not None and values.get(field.name, 0) > field.most:
             raise _wrong_type(field.name, raw)

@@ -13,7 +13,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -30,12 +30,12 @@ REQUIREMENTS = ("scikit-learn", "skops", "numpy", "pandas")
 TRUSTED_TYPES = ("sklearn.tree._tree.Tree", "numpy.dtype")
 """What skops may load of a forest besides plain types."""
 
-QUIET = {
+QUIET: Mapping[str, str] = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "GIT_PYTHON_REFRESH": "quiet",
-}.items()
+}
 
 NEXT = """
 {logged}. What to look at next, in another terminal:

@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from types import FrameType
 
@@ -25,7 +25,7 @@ from muniment_services.config import ConfigError, Settings
 BACKLOG = 2048
 KEEP_ALIVE_S = 65
 
-EVERY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get
+EVERY_ADDRESS: Mapping[str, str] = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 """Where this machine reaches a listener on every address."""
 
 DEMO_MODULE = "muniment_services.cli.demo"
@@ -128,7 +128,7 @@ async def _log_demo(url: str, data_dir: str) -> None:
 
 
 def _url(host: str, port: int) -> str:
-    address = EVERY_ADDRESS(host, host)
+    address = EVERY_ADDRESS.get(host, host)
     return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
 
 

@@ -22,7 +22,7 @@ from zlib import crc32
 from muniment_schemas.ids import Offset
 
 RECORD_BYTES_MAX = 24 * 1024 * 1024
-"""Largest value of one record: the largest dataset profile MLflow takes (16 MiB) and its envelope."""
+"""Largest value of one record: the largest dataset profile MLflow takes (16 MiB), and more."""
 
 IN_FLIGHT_BYTES_MAX = 128 * 1024 * 1024
 """Bytes queued and not yet durable, at most; beyond it `append` raises LogBackpressure."""
@@ -96,7 +96,7 @@ class LogError(Exception):
 
 
 class LogUnavailable(LogError):
-    """The log cannot be reached or written (disk full, broker down, closed). Nothing was acknowledged."""
+    """The log cannot be reached or written (disk full, broker down). Nothing was acknowledged."""
 
     def __init__(self, reason: str, retry_after_s: int = 5) -> None:
         super().__init__(f"The event log is not available: {reason}")
@@ -134,14 +134,14 @@ class EventLog(Protocol):
         """Open the log, or raise LogUnavailable or LogCorrupt with what to do."""
 
     async def close(self) -> None:
-        """Finish what is queued, then release everything. Idempotent. Later appends raise LogUnavailable."""
+        """Finish what is queued, release everything. Idempotent. Later appends: LogUnavailable."""
 
     def append(self, record: NewRecord) -> asyncio.Future[Record]:
         """Queue a record; the future is done once it is durable, and not before.
 
-        Durable: fsynced (embedded), or acknowledged by all in-sync replicas (Kafka). Records of one
-        topic-partition get offsets in the order of the calls. Raises LogBackpressure, RecordTooLarge or
-        LogUnavailable at once; the future fails with LogUnavailable when the record was not written.
+        Durable: fsynced (embedded), or acknowledged by all in-sync replicas (Kafka). Records of a
+        topic-partition get offsets in the order of the calls. Raises LogBackpressure, RecordTooLarge
+        or LogUnavailable at once; the future fails with LogUnavailable when it was not written.
         """
 
     async def end_offsets(self) -> Mapping[TopicPartition, Offset]:
@@ -154,7 +154,7 @@ class EventLog(Protocol):
         records_max: int = READ_RECORDS_MAX,
         bytes_max: int = READ_BYTES_MAX,
     ) -> Sequence[Record]:
-        """Records from `start` on, in order: at most records_max, and no more after bytes_max are passed.
+        """Records from `start` on, in order: records_max at most, none after bytes_max are passed.
 
         Blocking. Empty at the end of the log; at least one record otherwise.
         """
@@ -162,6 +162,6 @@ class EventLog(Protocol):
     def follow(self, start: Mapping[TopicPartition, Offset]) -> AsyncIterator[Sequence[Record]]:
         """Every record of the given topic-partitions from `start` on, as batches, for ever.
 
-        Ordered within a topic-partition; batches may mix them. A record is delivered once, after it is
-        durable, and promptly. Ends when the log is closed, after all that was acknowledged was delivered.
+        Ordered within a topic-partition; batches may mix them. A record is delivered once, after it
+        is durable, and promptly. Ends when the log is closed and all that it took was delivered.
         """

@@ -137,7 +137,7 @@ def test_long_values_are_cut_and_long_keys_refused() -> None:
         ),
     ):
         with pytest.raises(Invalid) as raised:
-            world.do(LogBatch(run_id=made.run_id, **batch))  # type: ignore[arg-type]
+            world.do(LogBatch(run_id=made.run_id, **batch))
         assert raised.value.message.startswith(message)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import pytest
 from muniment_schemas import events as e
 from muniment_schemas.columns import pack
 from muniment_schemas.envelope import Actor
+from muniment_schemas.ids import Offset
 from muniment_services import bootstrap
 from muniment_services.api.services import Services
 from muniment_services.config import Settings
@@ -21,7 +22,7 @@ from muniment_services.domain.experiment import CreateExperiment, Experiment, Re
 from muniment_services.domain.run import Run
 from muniment_services.domain.run_data import LogBatch, LogInputs, LogOutputs
 from muniment_services.domain.run_life import CreateRun
-from muniment_services.log.base import LogUnavailable
+from muniment_services.log.base import LogUnavailable, TopicPartition
 from muniment_services.write import Caller, Outcome
 
 ACTOR = Actor(principal_id="tester", auth_method="local")
@@ -205,9 +206,9 @@ def test_a_fresh_log_begins_with_schemas_the_local_user_and_the_default_experime
         assert (default.name, default.artifact_location) == ("Default", "mlflow-artifacts:/0")
         assert state.get("principal", bootstrap.local_user().id) is not None
         assert len(list(state.of_kind("schema"))) == len(bootstrap.codec().schemas.by_version)
-        ends.append(dict(await services.fold.log.end_offsets()))
+        ends.append(await services.fold.log.end_offsets())
 
-    ends: list[dict[object, object]] = []
+    ends: list[Mapping[TopicPartition, Offset]] = []
     run(tmp_path, first)
     run(tmp_path, first)
     assert ends[0] == ends[1], "a second start writes nothing"

@@ -10,7 +10,7 @@ import ast
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 from muniment_projections.search.errors import SearchError
 from muniment_projections.search.grammar import parse_order
@@ -336,7 +336,7 @@ def _refuse_mismatch(comparison: Comparison) -> None:
         )
 
 
-_SQL_OPERATORS = {
+_SQL_OPERATORS: Final = {
     "=": "=",
     "!=": "!=",
     ">": ">",

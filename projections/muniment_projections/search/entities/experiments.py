@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
 
 from muniment_projections.search.entities.base import (
     EQUALITY,
@@ -89,7 +90,7 @@ def _experiment_id(text: str) -> str:
         ) from e
 
 
-_ORDERABLE = {
+_ORDERABLE: Final = {
     "name": Attribute("t.name"),
     "experiment_id": Attribute("CAST(t.experiment_id AS BIGINT)", "integer"),
     "creation_time": Attribute("t.created_at_ms", "integer"),

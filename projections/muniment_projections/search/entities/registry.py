@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from typing import Final
 
 from muniment_projections.search.entities.base import (
     NUMERIC,
@@ -155,7 +156,7 @@ def _integer(key: str, value: Value) -> int:
     raise SearchError(f"Invalid value for numeric attribute '{key}': {value!r}")
 
 
-_PREFIX_KINDS = {"attribute": "attribute", "tag": "tag", "tags": "tag"}
+_PREFIX_KINDS: Final = {"attribute": "attribute", "tag": "tag", "tags": "tag"}
 _NAME = Attribute("t.name")
 _UPDATED = Attribute("t.updated_at_ms", "integer")
 

@@ -6,7 +6,7 @@ Their lifecycle is their own or their experiment's, whichever changed last.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from muniment_projections.search.entities.base import (
     PATTERNS_AND_LISTS,
@@ -32,7 +32,7 @@ _NAME_ALIASES = ("run name", "Run name", "Run Name")
 _TIME_ALIASES = ("created", "Created")
 _NAME = Attribute("t.name")
 _STARTED = Attribute("t.start_time_ms", "integer")
-_ORDERABLE = {
+_ORDERABLE: Final = {
     "run_id": Attribute("t.run_id"),
     "run_name": _NAME,
     "status": Attribute("t.status"),

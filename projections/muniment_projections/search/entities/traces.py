@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from muniment_projections.search.entities.base import (
     EXISTENCE,
@@ -40,7 +40,7 @@ _RELATIONS: Names = NUMERIC - {"=", "!="}
 _ASSESSMENT_COMPARATORS: Names = NUMERIC | PATTERNS | EXISTENCE | {"RLIKE"}
 _METADATA_COMPARATORS: Names = PATTERNS | EXISTENCE | {"RLIKE"}
 
-_ELSEWHERE = {
+_ELSEWHERE: Final = {
     "name": ("tag", NAME_TAG),
     "prompt": ("tag", PROMPTS_TAG),
     "run_id": (METADATA, SOURCE_RUN),
@@ -252,7 +252,7 @@ def _assessed(comparison: Comparison) -> Predicate:
 _TIME = Attribute("t.request_time_ms", "integer")
 _DURATION = Attribute("t.execution_duration_ms", "integer", nullable=True)
 _END = Attribute("t.request_time_ms + coalesce(t.execution_duration_ms, 0)", "integer")
-_BOTH = {
+_BOTH: Final = {
     "request_id": Attribute("t.trace_id"),
     "status": Attribute("t.state"),
     **dict.fromkeys(("timestamp", "timestamp_ms"), _TIME),

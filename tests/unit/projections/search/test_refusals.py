@@ -271,7 +271,7 @@ def test_refused_with_mlflows_message(entity: Entity, text: str, message: str) -
     ],
 )
 def test_taken_as_mlflow_takes_it(text: str) -> None:
-    compile_filter(RUNS, text)
+    assert compile_filter(RUNS, text).sql
 
 
 def test_values_are_bound_and_never_text() -> None:
