@@ -139,9 +139,10 @@ class EventLog(Protocol):
     def append(self, record: NewRecord) -> asyncio.Future[Record]:
         """Queue a record; the future is done once it is durable, and not before.
 
-        Durable: fsynced (embedded), or acknowledged by all in-sync replicas (Kafka). Records of a
-        topic-partition get offsets in the order of the calls. Raises LogBackpressure, RecordTooLarge
-        or LogUnavailable at once; the future fails with LogUnavailable when it was not written.
+        Durable: fsynced (embedded), or acknowledged by all in-sync replicas (Kafka). Records of
+        one topic-partition get offsets in the order of the calls. Raises LogBackpressure,
+        RecordTooLarge or LogUnavailable at once; the future fails with LogUnavailable when the
+        record was not written.
         """
 
     async def end_offsets(self) -> Mapping[TopicPartition, Offset]:

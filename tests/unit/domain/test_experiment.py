@@ -15,6 +15,7 @@ from muniment_services.domain.experiment import (
     RenameExperiment,
     RestoreExperiment,
     SetExperimentTag,
+    checked_id,
     effective_lifecycle,
     evolve,
 )
@@ -169,3 +170,47 @@ def test_the_later_of_two_lifecycles_counts(own: str, own_at: int, expected: str
     assert deleted.lifecycle_changed_at_ms == 11
     assert effective_lifecycle(own, own_at, deleted) == expected
     assert effective_lifecycle(own, own_at, None) == own
+
+
+@pytest.mark.parametrize(
+    ("location", "message"),
+    [
+        ("runs:/abc/x", "Artifact location cannot be a runs:/ URI. Given: 'runs:/abc/x'"),
+        ("s3://bucket/x#f", "'artifact_location' URL can't include fragments or params."),
+        ("s3://bucket/x;p", "'artifact_location' URL can't include fragments or params."),
+        ("http://[", "'artifact_location' is no URL: \"http://[\""),
+        ("s3://b/" + "x" * 2042, "Invalid artifact path length. "),
+    ],
+)
+def test_locations_that_cannot_be_are_refused(location: str, message: str) -> None:
+    with pytest.raises(Invalid) as raised:
+        create(TestWorld(), location=location)
+    assert raised.value.message.startswith(message)
+
+
+def test_a_location_of_2048_characters_is_taken() -> None:
+    location = "s3://b/" + "x" * 2041
+    assert create(TestWorld(), location=location).artifact_location == location
+
+
+def test_a_tag_twice_is_refused_as_mlflow_refuses_it() -> None:
+    twice = CreateExperiment(
+        name="one", artifact_location=None, artifact_root="r:", tags=(("a", "1"), ("a", "2"))
+    )
+    with pytest.raises(
+        AlreadyExists, match=r"^Experiment\(name=one\) already exists\. Error: a tag"
+    ):
+        TestWorld().do(twice)
+
+
+@pytest.mark.parametrize(("given", "expected"), [("7", "7"), ("007", "7"), (" 7 ", "7")])
+def test_ids_have_one_form(given: str, expected: str) -> None:
+    assert checked_id(given) == expected
+
+
+def test_an_id_is_an_integer() -> None:
+    with pytest.raises(Invalid) as raised:
+        checked_id("abc")
+    assert raised.value.message == (
+        "Invalid experiment ID 'abc'. Experiment ID must be a valid integer."
+    )

@@ -18,6 +18,7 @@ from muniment_services.domain.experiment import (
     RestoreExperiment,
 )
 from muniment_services.domain.latest import LOOP_POINTS_MAX, Metric, merge_latest
+from muniment_services.domain.logged_model import CreateLoggedModel, LoggedModel
 from muniment_services.domain.run import Run, lifecycle_of
 from muniment_services.domain.run_data import DeleteRunTag, LogBatch, LogInputs, LogOutputs
 from muniment_services.domain.run_life import CreateRun, DeleteRun, RestoreRun, UpdateRun
@@ -286,3 +287,33 @@ def test_latest_is_the_greatest_step_then_time_then_value(
             )
     expected = latest_by_definition(points)
     assert {k: _rank(m) for k, m in merged.items()} == {k: _rank(m) for k, m in expected.items()}
+
+
+def test_an_empty_name_in_the_tag_leaves_the_name() -> None:
+    world = TestWorld()
+    made = started(world, "kept")
+    world.do(LogBatch(run_id=made.run_id, tags=(("mlflow.runName", ""),)))
+    assert run_of(world, made.run_id).name == "kept"
+    assert run_of(world, made.run_id).tags["mlflow.runName"] == ""
+
+
+def test_a_run_starts_with_each_tag_once() -> None:
+    with pytest.raises(Invalid, match="Tag 'k' is given more than once"):
+        started(TestWorld(), tags=(("k", "1"), ("k", "1")))
+
+
+def test_metrics_of_a_model_need_the_model() -> None:
+    world = TestWorld()
+    made = started(world)
+    context = e.MetricContext(model_id="m-nope", dataset_name=None, dataset_digest=None)
+    command = LogBatch(run_id=made.run_id, metrics=pack(["a"], [1.0], [1], [0], [context]))
+    assert command.needs() == (("run", made.run_id), ("logged_model", "m-nope"))
+    with pytest.raises(Invalid, match="Logged model 'm-nope'"):
+        world.do(command)
+    model = world.do(
+        CreateLoggedModel(experiment_id="1", name="m", model_type="", source_run_id="")
+    )
+    assert isinstance(model, LoggedModel)
+    context = e.MetricContext(model_id=model.model_id, dataset_name=None, dataset_digest=None)
+    world.do(LogBatch(run_id=made.run_id, metrics=pack(["a"], [1.0], [1], [0], [context])))
+    assert run_of(world, made.run_id).metrics["a"].value == 1.0
