@@ -177,7 +177,7 @@ def test_the_later_of_two_lifecycles_counts(own: str, own_at: int, expected: str
     [
         ("runs:/abc/x", "Artifact location cannot be a runs:/ URI. Given: 'runs:/abc/x'"),
         ("s3://bucket/x#f", "'artifact_location' URL can't include fragments or params."),
-        ("s3://bucket/x;p", "'artifact_location' URL can't include fragments or params."),
+        ("https://bucket/x;p", "'artifact_location' URL can't include fragments or params."),
         ("http://[", "'artifact_location' is no URL: \"http://[\""),
         ("s3://b/" + "x" * 2042, "Invalid artifact path length. "),
     ],
