@@ -41,10 +41,15 @@ metrics = st.fixed_dictionaries(
 )
 pairs = st.fixed_dictionaries({"key": keys}, optional={"value": texts})
 runs = st.fixed_dictionaries({"run_id": keys}, optional={"run_uuid": texts})
+batch_metrics = st.builds(
+    lambda metric, run: {**metric, **run},
+    metrics,
+    st.fixed_dictionaries({}, optional={"run_id": optional_texts}),
+)
 batches = st.fixed_dictionaries(
     {"run_id": keys},
     optional={
-        "metrics": st.lists(metrics, max_size=3),
+        "metrics": st.lists(batch_metrics, max_size=3),
         "params": st.lists(pairs, max_size=3),
         "tags": st.lists(pairs, max_size=3),
     },

@@ -97,6 +97,7 @@ _LOG_OUTPUTS: Fields = (
 _LOG_MODEL: Fields = (*RUN_ID_ONLY, Field("model_json", required=True))
 _MODEL_TAG_FIELDS = ("run_id", "artifact_path", "utc_time_created", "model_uuid")
 
+Pairs = tuple[tuple[str, str], ...]
 _Int64 = Annotated[int, msgspec.Meta(ge=INT64_MIN, le=INT64_MAX)]
 
 
@@ -108,6 +109,11 @@ class _Metric(msgspec.Struct, forbid_unknown_fields=True):
     model_id: str | None = None
     dataset_name: str | None = None
     dataset_digest: str | None = None
+
+
+class _BatchMetric(_Metric, forbid_unknown_fields=True):
+    # MLflow's client may repeat the batch's run in each point.
+    run_id: str | None = None
 
 
 class _LogMetric(_Metric, kw_only=True, forbid_unknown_fields=True):
@@ -127,7 +133,7 @@ class _LogPair(_Pair, kw_only=True, forbid_unknown_fields=True):
 
 class _LogBatch(msgspec.Struct, forbid_unknown_fields=True):
     run_id: str
-    metrics: list[_Metric] = []
+    metrics: list[_BatchMetric] = []
     params: list[_Pair] = []
     tags: list[_Pair] = []
 
@@ -214,7 +220,12 @@ def quick_batch(body: bytes) -> LogBatch | None:
     with suppress(msgspec.DecodeError, RecursionError):
         batch = _decode_batch(body)
         if batch.run_id and _keys_present(batch):
-            return _batch(batch)
+            return _batch(
+                batch.run_id,
+                batch.metrics,
+                tuple((param.key, param.value) for param in batch.params),
+                tuple((tag.key, tag.value) for tag in batch.tags),
+            )
     return None
 
 
@@ -226,17 +237,14 @@ def careful_batch(body: bytes) -> LogBatch:
     if not run_id:
         raise invalid_value("run_id", "")
     return _batch(
-        _LogBatch(
-            run_id=run_id,
-            metrics=[_metric_of(metric) for metric in params.get("metrics", ())],
-            params=[_Pair(*pair) for pair in pairs(params.get("params"))],
-            tags=[_Pair(*pair) for pair in pairs(params.get("tags"))],
-        )
+        run_id,
+        [_metric_of(metric) for metric in params.get("metrics", ())],
+        pairs(params.get("params")),
+        pairs(params.get("tags")),
     )
 
 
-def _batch(batch: _LogBatch) -> LogBatch:
-    metrics = batch.metrics
+def _batch(run_id: str, metrics: Sequence[_Metric], params: Pairs, tags: Pairs) -> LogBatch:
     if len(metrics) > BATCH_METRICS_MAX:
         raise Invalid(
             f"A batch logging request can contain at most {BATCH_METRICS_MAX} metrics. "
@@ -245,9 +253,9 @@ def _batch(batch: _LogBatch) -> LogBatch:
         )
     _check_timestamps(metrics, paths=True)
     return LogBatch(
-        run_id=batch.run_id,
-        params=tuple((p.key, p.value) for p in batch.params),
-        tags=tuple((t.key, t.value) for t in batch.tags),
+        run_id=run_id,
+        params=params,
+        tags=tags,
         metrics=_columns(metrics) if metrics else None,
     )
 
