@@ -173,3 +173,6 @@ def test_a_gibibyte_goes_up_and_down(
     )
     assert sha256(Path(back)) == written
     Path(back).unlink()
+    repository: Any = get_artifact_repository(run.info.artifact_uri)
+    repository.delete_artifacts("model/weights.bin")  # the disk of the tests is not endless
+    assert client.list_artifacts(run.info.run_id, "model") == []

@@ -120,14 +120,16 @@ def test_traces_are_tagged_and_found(client: MlflowClient, experiment_id: str) -
     client.delete_trace_tag(answers["birds"], "gone")
     oldest_first = ["timestamp_ms ASC"]
     pets = traces_of(experiment_id, filter_string="tags.kind = 'pet'", order_by=oldest_first)
-    assert [trace.info.trace_id for trace in pets] == [answers["cats"], answers["dogs"]]
+    assert {trace.info.trace_id for trace in pets} == {answers["cats"], answers["dogs"]}
+    assert pets[0].info.request_time <= pets[1].info.request_time
     (wild,) = traces_of(experiment_id, filter_string="tags.kind = 'wild'")
     assert "gone" not in wild.info.tags
     named = traces_of(experiment_id, filter_string="name = 'answer'", max_results=2)
     assert len(named) == 2
     assert traces_of(experiment_id, filter_string="name = 'other'") == []
     frame = mlflow.search_traces(locations=[experiment_id], order_by=oldest_first)
-    assert list(frame["trace_id"]) == list(answers.values())
+    assert sorted(frame["trace_id"]) == sorted(map(str, answers.values()))
+    assert frame["request_time"].is_monotonic_increasing
 
 
 def test_traces_are_paged(client: MlflowClient, experiment_id: str) -> None:
