@@ -59,6 +59,11 @@ class Runner:
         self._task = asyncio.create_task(self._run())
 
     @property
+    def written(self) -> int:
+        """Events that the store holds, of those that were added."""
+        return self._written
+
+    @property
     def backlog(self) -> int:
         """Events that are folded and not yet written."""
         return self._added - self._written

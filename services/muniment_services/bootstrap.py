@@ -176,7 +176,6 @@ def local_artifacts(folder: Path) -> Artifacts:
 
 def _loader(runner: Runner) -> Load:
     async def load(keys: Sequence[AggregateKey]) -> Mapping[AggregateKey, State]:
-        await runner.fresh()
         return await runner.read(lambda connection: documents.find(connection, keys))
 
     return load

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+import duckdb
 import structlog
 
 from muniment_projections.base import Folded
@@ -28,6 +29,9 @@ FOLDED_TOPICS = ("catalog", "runs")
 CATCH_UP_S_MAX = 10.0
 """A reader waits at most so long until what was in the log when it came has been folded."""
 
+LOADED_AT_ONCE_MAX = 500
+"""Aggregates that one read of the projections brings into memory at most."""
+
 Load = Callable[[Sequence[AggregateKey]], Awaitable[Mapping[AggregateKey, State]]]
 _log = structlog.get_logger("muniment.fold")
 
@@ -44,6 +48,8 @@ class Fold:
         self._runner = runner
         self._load = load
         self._loading: dict[AggregateKey, asyncio.Future[None]] = {}
+        self._wanted: list[AggregateKey] = []
+        self._loader: asyncio.Task[None] | None = None
         self._own: dict[bytes, tuple[Event, asyncio.Future[Folded]]] = {}
         self._behind: list[tuple[Mapping[TopicPartition, Offset], asyncio.Future[None]]] = []
         self._task: asyncio.Task[None] | None = None
@@ -77,16 +83,22 @@ class Fold:
         return folded
 
     async def ensure_loaded(self, keys: Sequence[AggregateKey]) -> None:
-        """Bring aggregates into memory, each by one read however many callers want it."""
-        while missing := self.state.missing(keys):
-            waiting = [self._loading[key] for key in missing if key in self._loading]
-            fresh = [key for key in missing if key not in self._loading]
-            if fresh:
-                await self._load_now(fresh)
-            if waiting:
-                await asyncio.wait(waiting)
-            if not waiting:
-                return
+        """Bring aggregates into memory, those that exist.
+
+        Each is read once however many callers want it, and what is wanted while a read is under way
+        is read together. Raises what the read raised.
+        """
+        missing = self.state.missing(keys)
+        if not missing:
+            return
+        for key in missing:
+            if key not in self._loading:
+                self._loading[key] = asyncio.get_running_loop().create_future()
+                self._wanted.append(key)
+        loads = [self._loading[key] for key in missing]
+        if self._loader is None:
+            self._loader = asyncio.create_task(self._load_wanted())
+        await asyncio.gather(*loads)
 
     async def caught_up(self) -> None:
         """Wait until everything that is in the log now has been folded.
@@ -112,15 +124,22 @@ class Fold:
     def _is_behind(self, at: TopicPartition, end: Offset) -> bool:
         return at.topic in FOLDED_TOPICS and self.state.next_offsets.get(at, 0) < end
 
-    async def _load_now(self, keys: Sequence[AggregateKey]) -> None:
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._loading.update(dict.fromkeys(keys, done))
-        try:
-            self.state.admit(await self._load(keys))
-        finally:
+    async def _load_wanted(self) -> None:
+        while self._wanted:
+            keys, self._wanted = (
+                self._wanted[:LOADED_AT_ONCE_MAX],
+                self._wanted[LOADED_AT_ONCE_MAX:],
+            )
+            try:
+                self.state.admit(await self._load(keys))
+                failure = None
+            except duckdb.Error as error:
+                failure = LogUnavailable(f"the projections cannot be read: {error}")
             for key in keys:
-                del self._loading[key]
-            done.set_result(None)
+                load = self._loading.pop(key)
+                if not load.done():
+                    load.set_exception(failure) if failure else load.set_result(None)
+        self._loader = None
 
     def _appended(self, done: asyncio.Future[Record], event_id: bytes) -> None:
         if done.cancelled() or done.exception() is not None:
@@ -165,7 +184,7 @@ class Fold:
             if own is not None and not own[1].done():
                 own[1].set_result(item)
         self._release()
-        self.state.trim()
+        self.state.trim(self._runner.written)
 
     def _event(self, record: Record) -> Event:
         own = self._own.get(record.headers[0][1])

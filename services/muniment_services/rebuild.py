@@ -94,7 +94,7 @@ class CatchUp:
             self._watch(records, batch)
         last = records[-1]
         self._store.write(batch, {(last.at.topic, last.at.partition): last.offset + 1})
-        state.trim()
+        state.trim(written=state.folded)
 
     def _load(self, events: Sequence[Event]) -> None:
         keys = [(e.envelope.aggregate_kind, e.envelope.aggregate_id) for e in events]

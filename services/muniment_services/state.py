@@ -45,7 +45,11 @@ class CurrentState:
     """The fold's result so far. Not thread-safe: one thread (or event loop) owns it."""
 
     catalog: dict[AggregateKey, State] = field(default_factory=dict)
-    recent: dict[AggregateKey, State] = field(default_factory=dict)
+    recent: dict[AggregateKey, tuple[State | None, int]] = field(default_factory=dict)
+    """Runs, logged models and traces, the least recently used first, each with the number of the
+    fold that gave it this state (0: as the projections have it). None: deleted."""
+    folded: int = 0
+    """Records folded so far."""
     names: dict[tuple[str, str], str] = field(default_factory=dict)
     requests: dict[TopicPartition, dict[bytes, Keyed]] = field(default_factory=dict)
     next_offsets: dict[TopicPartition, Offset] = field(default_factory=dict)
@@ -87,7 +91,7 @@ class CurrentState:
     def admit(self, states: Mapping[AggregateKey, State]) -> None:
         """Put loaded states into memory, unless a newer one is there already."""
         for key, state in states.items():
-            self.recent.setdefault(key, state)
+            self.recent.setdefault(key, (state, 0))
 
     def restore(self, states: Mapping[AggregateKey, State]) -> None:
         """Put catalog states into an empty memory, as projections have kept them."""
@@ -99,6 +103,7 @@ class CurrentState:
         expected = self.next_offsets.get(record.at, Offset(0))
         assert record.offset == expected, f"{record.at}@{record.offset} after {expected}"
         self.next_offsets[record.at] = Offset(record.offset + 1)
+        self.folded += 1
         key = (event.envelope.aggregate_kind, event.envelope.aggregate_id)
         before = self.get(*key)
         try:
@@ -114,16 +119,24 @@ class CurrentState:
         key = (event.envelope.aggregate_kind, event.envelope.aggregate_id)
         return self._evolved(key, self.get(*key), event)
 
-    def trim(self) -> None:
-        """Forget the least recently used aggregates beyond the limit."""
+    def trim(self, written: int) -> None:
+        """Forget the least recently used aggregates beyond the limit.
+
+        written: how many of the folded records the projections hold. What they do not hold yet
+        stays, so that whatever is not in memory can be read back as it is now.
+        """
         while len(self.recent) > STATES_IN_MEMORY_MAX:
-            del self.recent[next(iter(self.recent))]
+            oldest = next(iter(self.recent))
+            if self.recent[oldest][1] > written:
+                return
+            del self.recent[oldest]
 
     def _used(self, key: AggregateKey) -> State | None:
-        state = self.recent.pop(key, None)
-        if state is not None:
-            self.recent[key] = state
-        return state
+        used = self.recent.pop(key, None)
+        if used is None:
+            return None
+        self.recent[key] = used
+        return used[0]
 
     def _evolved(self, key: AggregateKey, before: State | None, event: Event) -> State | None:
         expected = event.envelope.expected_version
@@ -142,10 +155,9 @@ class CurrentState:
         after = self._evolved(key, before, event)
         if event.TOPIC == CATALOG:
             self._put_catalog(key, before, after)
-        elif after is None:
-            self.recent.pop(key, None)
         else:
-            self.recent[key] = after
+            self.recent.pop(key, None)
+            self.recent[key] = (after, self.folded)
         return after
 
     def _put_catalog(self, key: AggregateKey, before: State | None, after: State | None) -> None:

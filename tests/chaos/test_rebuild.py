@@ -73,7 +73,7 @@ async def _fill(folder: Path) -> None:
         run_id = created.envelope.aggregate_id
         # Decided in a world that has this run alone, which is all that the decision looks at.
         world = CurrentState(catalog=state.catalog)
-        world.recent[("run", run_id)] = _evolved(created)
+        world.admit({("run", run_id): _evolved(created)})
         for step in range(BATCHES):
             points = pack(["loss", "acc"], [chance.random(), 1.0], [step, step], [step, step])
             logged = log_batch(world, LogBatch(run_id=run_id, metrics=points), context)

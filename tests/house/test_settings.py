@@ -23,7 +23,3 @@ def test_the_readme_lists_every_setting_with_its_default() -> None:
 
 def test_every_setting_says_what_it_is() -> None:
     assert all(field.description for field in Settings.model_fields.values())
-
-
-def test_no_stub_of_the_figures_is_left_in_the_readme() -> None:
-    assert "FIGURES" not in README

@@ -26,8 +26,8 @@ BACKLOG = 2048
 KEEP_ALIVE_S = 65
 
 SWITCH_INTERVAL_S = 0.0005
-"""How long a busy thread keeps the interpreter from others. With Python's 5 ms, the log's writer and
-readers beside a busy event loop wait most of their time (reading was ten times slower)."""
+"""How long a busy thread keeps the interpreter from others. With Python's 5 ms, the log's writer
+and readers beside a busy event loop wait most of their time (reading was ten times slower)."""
 
 EVERY_ADDRESS: Mapping[str, str] = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 """Where this machine reaches a listener on every address."""

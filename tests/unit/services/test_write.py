@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.world import TestWorld
 from muniment_schemas import events as e
 from muniment_schemas.columns import pack
 from muniment_schemas.envelope import Actor
@@ -244,3 +245,47 @@ def test_a_failed_append_is_not_acknowledged_and_leaves_no_state(
         assert services.fold.state.named("experiment", "one") is not None
 
     run(tmp_path, test)
+
+
+def test_what_was_evicted_is_read_back_as_it_is_and_deletions_stay_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("muniment_services.state.STATES_IN_MEMORY_MAX", 3)
+
+    async def test(services: Services) -> None:
+        runs = await asyncio.gather(*(new_run(services) for _ in range(30)))
+        for value in range(3):
+            await asyncio.gather(
+                *(
+                    services.writer.submit(
+                        caller(),
+                        LogBatch(run_id=run_id, tags=(("t", str(value)),)),
+                        lambda _: b"",
+                    )
+                    for run_id in runs
+                )
+            )
+        await services.runner.fresh()
+        await new_run(services)
+        assert len(services.fold.state.recent) <= 4
+        for run_id in runs:
+            found = await services.state("run", run_id)
+            assert isinstance(found, Run)
+            assert (found.tags["t"], found.version) == ("2", 4)
+        assert await services.state("run", "absent") is None
+
+    run(tmp_path, test)
+
+
+def test_memory_keeps_what_the_projections_do_not_have_yet(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("muniment_services.state.STATES_IN_MEMORY_MAX", 2)
+    world = TestWorld()
+    world.do(experiment("e"))
+    for start in range(5):
+        world.do(CreateRun(experiment_id="1", name="r", user_id="u", start_time_ms=start))
+    world.state.trim(written=3)  # The experiment and two runs are written.
+    assert len(world.state.recent) == 3
+    world.state.trim(written=6)
+    assert len(world.state.recent) == 2
