@@ -207,6 +207,8 @@ async def search_traces(call: Call) -> bytes:
     params = call.params(_SEARCH)
     places = (item.get("mlflow_experiment") for item in _dicts(params["locations"]))
     ids = [place.get("experiment_id", "") for place in _dicts(places)]
+    if not all(isinstance(experiment_id, str) for experiment_id in ids):
+        raise ApiError("INVALID_PARAMETER_VALUE", "An experiment_id of a location is a text.")
     found = await search_documents(call, params, ids)
     infos = (wire_traces.trace_info(trace) for trace in shown(found.documents))
     return wire.page("traces", infos, found.next_page_token)

@@ -12,6 +12,7 @@ import asyncio
 import os
 import shutil
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from io import FileIO
 from itertools import count
 from pathlib import Path
@@ -112,9 +113,12 @@ class LocalArtifacts(ObjectArtifacts):
             self._durable.add(folder)
 
     def _sync_nearest(self, path: Path) -> None:
-        # Removals are durable once the nearest folder that is still there has been flushed.
-        folder = next(folder for folder in path.parents if folder.is_dir())
-        _sync(folder)
+        # Removals are durable once the nearest folder that is still there has been flushed. Another
+        # removal may take a folder away at any moment, which is why it is tried rather than asked.
+        for folder in path.parents:
+            with suppress(FileNotFoundError):
+                _sync(folder)
+                return
 
 
 def _open(path: Path) -> FileIO | None:
