@@ -126,11 +126,18 @@ class Runner:
         self.store.close()
 
     async def _run(self) -> None:
-        while not (self._closing and (not self._pending or self.failure is not None)):
-            await self._wait_for_batch()
-            async with self._turn:
-                if self._pending:
-                    await self._write()
+        try:
+            while not (self._closing and (not self._pending or self.failure is not None)):
+                await self._wait_for_batch()
+                async with self._turn:
+                    if self._pending:
+                        await self._write()
+        except Exception as error:  # noqa: BLE001
+            # The edge of this task: rows that cannot be made of events are our fault. Stop and say
+            # so; readers and writers are told, the log goes on.
+            _log.critical("the projections have stopped", error=str(error), exc_info=True)
+            self.failure = f"the projections have stopped: {error}"
+            self._fail_waiters()
 
     async def _wait_for_batch(self) -> None:
         await self._wake.wait()
@@ -168,13 +175,16 @@ class Runner:
         if self.failure is None:
             _log.error("projections cannot be written", reason=reason, retry_s=RETRY_S)
         self.failure = reason
-        waiters, self._waiters = self._waiters, []
-        for _, waiter in waiters:
-            if not waiter.done():
-                waiter.set_exception(ProjectionsUnavailable(reason))
+        self._fail_waiters()
         if not self._closing:
             await asyncio.sleep(RETRY_S)
         self._wake.set()
+
+    def _fail_waiters(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for _, waiter in waiters:
+            if not waiter.done():
+                waiter.set_exception(ProjectionsUnavailable(self.failure))
 
     def _release(self) -> None:
         still = []

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -107,7 +108,8 @@ class Store:
                 )
                 self._connection.commit()
             except BaseException:
-                self._connection.rollback()
+                with suppress(duckdb.TransactionException):  # A failed commit has ended it already.
+                    self._connection.rollback()
                 raise
             self.checkpoints = merged
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import duckdb
 import structlog
@@ -36,6 +37,15 @@ Load = Callable[[Sequence[AggregateKey]], Awaitable[Mapping[AggregateKey, State]
 _log = structlog.get_logger("muniment.fold")
 
 
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """An event of this process on its way. is_new: it was decided on an aggregate that was not."""
+
+    event: Event
+    waiter: asyncio.Future[Folded]
+    is_new: bool
+
+
 class Fold:
     """Follows one log into one CurrentState and one Runner. Lives on one event loop."""
 
@@ -50,7 +60,7 @@ class Fold:
         self._loading: dict[AggregateKey, asyncio.Future[None]] = {}
         self._wanted: list[AggregateKey] = []
         self._loader: asyncio.Task[None] | None = None
-        self._own: dict[bytes, tuple[Event, asyncio.Future[Folded]]] = {}
+        self._own: dict[bytes, _Own] = {}
         self._behind: list[tuple[Mapping[TopicPartition, Offset], asyncio.Future[None]]] = []
         self._task: asyncio.Task[None] | None = None
         self.failure: str | None = None
@@ -74,8 +84,9 @@ class Fold:
             raise LogUnavailable(self.failure)
         waiter: asyncio.Future[Folded] = asyncio.get_running_loop().create_future()
         event_id = event.envelope.event_id.encode()
+        is_new = self.state.get(*_key(event)) is None
         appended = self.log.append(record)
-        self._own[event_id] = (event, waiter)
+        self._own[event_id] = _Own(event, waiter, is_new)
         appended.add_done_callback(lambda done: self._appended(done, event_id))
         folded = await waiter
         if folded.void is not None:
@@ -143,7 +154,7 @@ class Fold:
 
     def _appended(self, done: asyncio.Future[Record], event_id: bytes) -> None:
         if done.cancelled() or done.exception() is not None:
-            _, waiter = self._own.pop(event_id)
+            waiter = self._own.pop(event_id).waiter
             if not waiter.done():
                 waiter.set_exception(done.exception() or LogUnavailable("the append was cancelled"))
 
@@ -168,27 +179,33 @@ class Fold:
 
     async def _fold(self, records: Sequence[Record]) -> None:
         events = [self._event(record) for record in records]
-        foreign = [
-            key
+        needed = [
+            _key(event)
             for record, event in zip(records, events, strict=True)
-            if (key := _key(event))[0] in EVOLVERS and record.headers[0][1] not in self._own
+            if event.AGGREGATE in EVOLVERS and not self._is_own_creation(record)
         ]
-        if foreign and self.state.missing(foreign):
-            await self.ensure_loaded(foreign)
+        if self.state.missing(needed):
+            await self.ensure_loaded(needed)
         folded = [
             self.state.fold(record, event) for record, event in zip(records, events, strict=True)
         ]
         self._runner.add(folded, {(r.at.topic, r.at.partition): r.offset + 1 for r in records})
         for record, item in zip(records, folded, strict=True):
             own = self._own.pop(record.headers[0][1], None)
-            if own is not None and not own[1].done():
-                own[1].set_result(item)
+            if own is not None and not own.waiter.done():
+                own.waiter.set_result(item)
         self._release()
         self.state.trim(self._runner.written)
 
     def _event(self, record: Record) -> Event:
         own = self._own.get(record.headers[0][1])
-        return own[0] if own is not None else self._codec.decode(record.value)
+        return own.event if own is not None else self._codec.decode(record.value)
+
+    def _is_own_creation(self, record: Record) -> bool:
+        # What this process has just given a new id cannot be in the projections. All else is read
+        # back if it is not in memory (any more): what a record leads to must not depend on that.
+        own = self._own.get(record.headers[0][1])
+        return own is not None and own.is_new
 
     def _release(self) -> None:
         if not self._behind:
@@ -202,9 +219,9 @@ class Fold:
         self._behind = still
 
     def _fail_waiters(self, error: LogUnavailable) -> None:
-        for _, written in self._own.values():
-            if not written.done():
-                written.set_exception(error)
+        for own in self._own.values():
+            if not own.waiter.done():
+                own.waiter.set_exception(error)
         for _, folded in self._behind:
             if not folded.done():
                 folded.set_exception(error)

@@ -18,16 +18,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-import duckdb
 import msgspec
 import structlog
 
-from muniment_projections.runner import ProjectionsUnavailable, Runner
-from muniment_projections.store import StoreError
+from muniment_projections.runner import Runner
 from muniment_schemas.codec import Codec
 from muniment_schemas.ids import Offset
 from muniment_services.fold import Fold
-from muniment_services.log.base import EventLog, LogError, TopicPartition
+from muniment_services.log.base import EventLog, TopicPartition
 from muniment_services.projection_files import numbered, remove, unfinished
 from muniment_services.rebuild import CatchUp, OpenStore
 
@@ -55,18 +53,6 @@ class BuilderFailed(Exception):
 
 class _Stopped(Exception):
     """The server stops; the rebuild is given up."""
-
-
-FAILURES = (
-    _Stopped,
-    BuilderFailed,
-    LogError,
-    ProjectionsUnavailable,
-    StoreError,
-    OSError,
-    duckdb.Error,
-)
-"""What can end a rebuild; the old projections then serve on."""
 
 
 class BuilderLine(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -138,7 +124,8 @@ class Rebuilder:
         try:
             await self._build(path)
             await self._exchange(path)
-        except FAILURES as error:
+        except Exception as error:  # noqa: BLE001
+            # The edge of this task: whatever ended the rebuild, the old projections serve on.
             remove(unfinished(path))
             if not self._stopping.is_set():
                 _log.error("the rebuild failed; the old projections serve on", reason=str(error))

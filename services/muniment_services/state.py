@@ -107,8 +107,9 @@ class CurrentState:
         key = (event.envelope.aggregate_kind, event.envelope.aggregate_id)
         before = self.get(*key)
         try:
-            self._check_repeat(record, event)
+            self._refuse_repeat(record, event)
             after = self._applied(key, before, event)
+            self._remember_request(record, event)
             void = None
         except Void as reason:
             after, void = before, reason.reason
@@ -175,17 +176,19 @@ class CurrentState:
         if kind == "experiment":
             self.highest_experiment = max(self.highest_experiment, int(aggregate_id))
 
-    def _check_repeat(self, record: Record, event: Event) -> None:
+    def _refuse_repeat(self, record: Record, event: Event) -> None:
         idempotency = event.envelope.idempotency
-        if idempotency is None:
-            return
-        window = self.requests.setdefault(record.at, {})
-        if idempotency.key_sha256 in window:
+        window = self.requests.get(record.at, {})
+        if idempotency is not None and idempotency.key_sha256 in window:
             raise Void("a repeat of a request that was already recorded")
-        self.remember(
-            idempotency.key_sha256,
-            Keyed(record.at, record.offset, idempotency.request_sha256),
-        )
+
+    def _remember_request(self, record: Record, event: Event) -> None:
+        # Only of events that applied: the key of one that was void is still free, here and in the
+        # projections alike, and its command may be decided again.
+        idempotency = event.envelope.idempotency
+        if idempotency is not None:
+            keyed = Keyed(record.at, record.offset, idempotency.request_sha256)
+            self.remember(idempotency.key_sha256, keyed)
 
     def remember(self, key_sha256: bytes, keyed: Keyed) -> None:
         """Note a keyed request; the oldest of its topic-partition is forgotten over the limit."""

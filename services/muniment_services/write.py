@@ -93,6 +93,7 @@ class Writer:
         self._runner = runner
         self._now_ms = now_ms
         self._random = random
+        self._latest_ms = 0
         self._locks: dict[AggregateKey, tuple[asyncio.Lock, int]] = {}
 
     async def submit(self, caller: Caller, command: Command, render: Render) -> bytes:
@@ -154,7 +155,7 @@ class Writer:
 
     def _context(self, caller: Caller, key: bytes | None) -> Context:
         return Context(
-            now_ms=self._now_ms(),
+            now_ms=self._clock(),
             random=self._random,
             actor=caller.actor,
             request_id=caller.request_id,
@@ -162,6 +163,11 @@ class Writer:
             traceparent=caller.traceparent,
             derive_from=key,
         )
+
+    def _clock(self) -> int:
+        # A clock that is set back must not make what comes later look earlier.
+        self._latest_ms = max(self._latest_ms, self._now_ms())
+        return self._latest_ms
 
     def _record(self, event: Event) -> NewRecord:
         return record_of(event, self._codec, self._log)

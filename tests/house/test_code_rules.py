@@ -10,6 +10,8 @@ from house.sources import CODE_FOLDERS, Source, dotted, parse, sources
 PROCESS_EDGES: dict[str, str] = {
     "services/muniment_services/api/gateway.py": "every request is answered in MLflow's shape",
     "services/muniment_services/fold.py": "the fold's task: its failure stops it and is told",
+    "services/muniment_services/rebuilder.py": "the rebuild's task: the old projections serve on",
+    "projections/muniment_projections/runner.py": "the writer's task: its failure is told",
 }
 
 # The command line talks to a person.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from muniment_projections.search import keyset
 from muniment_projections.search.entities.base import Entity
+from muniment_projections.search.errors import SearchError
 from muniment_projections.search.grammar import parse_filter, parse_query
 from muniment_projections.search.keyset import SortKey
 from muniment_projections.search.predicate import TRUE, Predicate, all_of, any_of
@@ -27,6 +28,10 @@ class Compiled:
     made_for: str
 
 
+ORDER_BY_MAX = 100
+"""Sort keys of one search; a hundred are slow, more of them serve nobody."""
+
+
 def compile_search(
     entity: Entity,
     filter_text: str = "",
@@ -38,6 +43,8 @@ def compile_search(
 
     context: what else a token must have been made for (experiment ids, view). Raises SearchError.
     """
+    if len(order_by) > ORDER_BY_MAX:
+        raise SearchError(f"A search has at most {ORDER_BY_MAX} sort keys, not {len(order_by)}.")
     where = compile_filter(entity, filter_text)
     keys = entity.sort_keys(order_by)
     made_for = keyset.digest([entity.name, filter_text, list(order_by), list(context)])

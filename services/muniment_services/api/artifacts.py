@@ -13,7 +13,7 @@ from muniment_services.api.downloads import download, is_folder, refusals, refus
 from muniment_services.api.requests import Field, Fields, from_query
 from muniment_services.api.routes import Answer, Call, Handler, Route
 from muniment_services.artifacts.base import ArtifactError, ArtifactIsFolder, Entry, Stored
-from muniment_services.domain.artifact import RecordDeletion, RecordUpload, checked_path
+from muniment_services.domain.artifact import RecordDeletion, RecordUpload, checked_path, file_path
 
 _LIST: Fields = (Field("path", checked=False),)
 
@@ -21,7 +21,7 @@ _LIST: Fields = (Field("path", checked=False),)
 async def put(call: Call) -> Answer:
     """PUT mlflow-artifacts/artifacts/PATH: 200 when the file and its event are durable."""
     given = call.path_params["path"]
-    path = checked_path(given)
+    path = file_path(given)
     if given.endswith("/"):
         return _detail("Artifact path must include a filename (cannot end with '/').")
     assert call.stream is not None
@@ -56,7 +56,7 @@ async def upload(call: Call, path: str, chunks: AsyncIterator[bytes]) -> None:
 
 async def get(call: Call) -> Answer:
     """GET or HEAD mlflow-artifacts/artifacts/PATH."""
-    path = checked_path(call.path_params["path"])
+    path = file_path(call.path_params["path"])
     try:
         return await download(call, path)
     except ArtifactIsFolder:
@@ -67,7 +67,7 @@ async def get(call: Call) -> Answer:
 
 async def delete(call: Call) -> bytes:
     """DELETE mlflow-artifacts/artifacts/PATH: a file or a folder; none there is no error."""
-    path = checked_path(call.path_params["path"])
+    path = file_path(call.path_params["path"])
     caller = replace(call.caller, idempotency_key=None, request=b"")
 
     async def record(owners: Mapping[str, int]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import duckdb
 import msgspec
 
 from muniment_projections.runner import ProjectionsUnavailable
@@ -47,6 +48,11 @@ _DOMAIN: Mapping[type[d.DomainError], str] = {
     d.NotAllowedNow: "INTERNAL_ERROR",
     d.KeyReused: "INVALID_PARAMETER_VALUE",
 }
+
+_TOO_MUCH = (
+    "There is not enough memory for this question now. Ask for fewer results, or raise "
+    "`projections_memory`."
+)
 
 _CLASSES: Mapping[str, str] = {"RESOURCE_DOES_NOT_EXIST": "RESOURCE_NOT_FOUND"}
 
@@ -88,6 +94,8 @@ def expected(error: Exception) -> ErrorAnswer | None:
             return _answer("REQUEST_LIMIT_EXCEEDED", str(error), _retry(error.retry_after_s))
         case Contended():
             return _answer("TEMPORARILY_UNAVAILABLE", str(error), _retry(error.retry_after_s))
+        case duckdb.OutOfMemoryException():
+            return _answer("TEMPORARILY_UNAVAILABLE", _TOO_MUCH, _retry(5))
         case LogError() | ProjectionsUnavailable():
             retry_s = getattr(error, "retry_after_s", 5)
             return _answer("TEMPORARILY_UNAVAILABLE", str(error), _retry(retry_s))

@@ -7,6 +7,7 @@ the same checks. Nothing is answered without having passed here.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
@@ -29,6 +30,9 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 IDEMPOTENCY_KEY_BYTES_MAX = 255
+
+BODY_S_MAX = 60
+"""A JSON body is there so soon, or it is not waited for. Artifacts may take as long as they do."""
 WORKSPACE = "default"
 
 _SECURITY: Headers = ((b"x-content-type-options", b"nosniff"), (b"x-frame-options", b"SAMEORIGIN"))
@@ -172,11 +176,19 @@ async def _body(receive: Receive, headers: dict[bytes, bytes]) -> bytes:
         raise _too_large()
     chunks = []
     size = 0
-    async for chunk in _chunks(receive):
-        size += len(chunk)
-        if size > BODY_BYTES_MAX:
-            raise _too_large()
-        chunks.append(chunk)
+    try:
+        async with asyncio.timeout(BODY_S_MAX):
+            async for chunk in _chunks(receive):
+                size += len(chunk)
+                if size > BODY_BYTES_MAX:
+                    raise _too_large()
+                chunks.append(chunk)
+    except TimeoutError:
+        raise ApiError(
+            "BAD_REQUEST",
+            f"The request body did not arrive within {BODY_S_MAX} seconds.",
+            ((b"connection", b"close"),),
+        ) from None
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 

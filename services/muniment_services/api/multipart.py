@@ -9,6 +9,7 @@ Source: MLflow 3.17 (`mlflow-artifacts/mpu`, as its client uses it).
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -32,6 +33,8 @@ TARGET = "target"
 """Name of the file beside an upload's parts that says where it goes."""
 
 _CREATE: Fields = (Field("path", required=True), Field("num_parts", "int"))
+_NUMBER = re.compile(r"[0-9]{1,5}")
+_PART_NAME = re.compile(r"[0-9]{1,5}-[0-9a-f]+")
 _PART: Fields = (Field("part_number", "int"), Field("etag"), Field("url"))
 _COMPLETE: Fields = (
     Field("path", required=True),
@@ -61,7 +64,7 @@ async def create(call: Call) -> bytes:
 async def put_part(call: Call) -> Answer:
     """PUT mpu/parts/UPLOAD_ID/NUMBER: the part's ETag is what `complete` must name it by."""
     upload_id, number = call.path_params["upload_id"], call.path_params["number"]
-    if not (number.isascii() and number.isdigit() and 1 <= int(number) <= PARTS_MAX):
+    if not (_NUMBER.fullmatch(number) and 1 <= int(number) <= PARTS_MAX):
         raise Invalid(f"A part's number is between 1 and {PARTS_MAX}.")
     store = call.services.artifacts.parts
     await _require(store, upload_id)
@@ -116,7 +119,7 @@ def _names(parts: Sequence[dict[str, Any]]) -> list[str]:
     for part in parts:
         name = part.get("etag", "").strip('"')
         number = part.get("part_number", 0)
-        if name.partition("-")[0] != str(number) or "/" in name:
+        if not _PART_NAME.fullmatch(name) or name.partition("-")[0] != str(number):
             raise Invalid(f"Part {number} has an ETag that was not given for it.")
         numbered[number] = name
     if sorted(numbered) != list(range(1, len(parts) + 1)):

@@ -58,6 +58,9 @@ class Field:
 
 Fields = tuple[Field, ...]
 
+LIST_ITEMS_MAX = 100_000
+"""Items of one list parameter, such as the experiments of a search."""
+
 
 class _Mismatch(Exception):
     """A value does not have its field's type. place: where below the field, like `[0].key`."""
@@ -160,7 +163,7 @@ def _decode(body: bytes) -> Any:
     """
     try:
         return msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
     try:
         return json.loads(body)
@@ -216,6 +219,11 @@ def _value(raw: Any, field: Field) -> Any:
         return _single(raw, field)
     if not isinstance(raw, list):
         raise _Mismatch(raw)
+    if len(raw) > LIST_ITEMS_MAX:
+        raise ApiError(
+            "INVALID_PARAMETER_VALUE",
+            f"Parameter '{field.name}' has {len(raw)} items; it may have {LIST_ITEMS_MAX}.",
+        )
     items = []
     for index, item in enumerate(raw):
         try:

@@ -159,7 +159,7 @@ async def log_metric(call: Call) -> bytes:
 
 def quick_metric(body: bytes) -> LogBatch | None:
     """The command of a clean log-metric body; None for any other."""
-    with suppress(msgspec.DecodeError, RecursionError):
+    with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         given = _decode_metric(body)
         if given.run_id and given.key:
             return _point(given.run_id, given)
@@ -196,7 +196,7 @@ def _pair(call: Call) -> tuple[str, tuple[str, str]]:
 
 def quick_pair(body: bytes) -> tuple[str, tuple[str, str]] | None:
     """Run id, key and value of a clean log-parameter or set-tag body; None for any other."""
-    with suppress(msgspec.DecodeError, RecursionError):
+    with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         given = _decode_pair(body)
         if given.run_id and given.key:
             return given.run_id, (given.key, given.value)
@@ -217,7 +217,7 @@ async def log_batch(call: Call) -> bytes:
 
 def quick_batch(body: bytes) -> LogBatch | None:
     """The command of a clean log-batch body; None for any other."""
-    with suppress(msgspec.DecodeError, RecursionError):
+    with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         batch = _decode_batch(body)
         if batch.run_id and _keys_present(batch):
             return _batch(

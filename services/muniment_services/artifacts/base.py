@@ -99,6 +99,15 @@ class ArtifactStore(Protocol):
         StorageFull, StoreUnavailable.
         """
 
+    async def keep(self, path: str) -> str | None:
+        """Keep the file at a path aside, so that it can be restored; None if there is no file."""
+
+    async def restore(self, path: str, kept: str | None) -> None:
+        """Put back what `keep` kept of this path; None: remove the file."""
+
+    async def forget(self, kept: str) -> None:
+        """Remove what `keep` kept."""
+
     async def get(self, path: str, span: range | None = None) -> Opened:
         """Open a file, or a part of it (`range(start, stop)`, not empty, within the file).
 

@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from muniment_services.artifacts.base import ArtifactStore, Stored
 from muniment_services.domain.artifact import owner_of
+from muniment_services.log.base import LogError
 
 RecordUpload = Callable[[Stored, bool], Awaitable[None]]
 """Appends the event of a stored file; told whether it replaced one. Returns when it is durable."""
@@ -49,21 +50,29 @@ class Artifacts:
     async def upload(self, path: str, chunks: AsyncIterator[bytes], record: RecordUpload) -> None:
         """Store a file and record it. What `chunks` or `record` raise is passed on.
 
+        When the log refuses the record, what was there before is there again.
+
         Whoever is last to send its last byte to a path is also last in the log.
         """
         async with AsyncExitStack() as held:
-            replaced = False
+            kept: str | None = None
 
             async def until_last() -> AsyncIterator[bytes]:
-                nonlocal replaced
+                nonlocal kept
                 async for chunk in chunks:
                     yield chunk
                 # All is here, nothing is visible yet: from now on the path is ours.
                 await held.enter_async_context(self._paths.hold(path))
-                replaced = await self.store.size(path) is not None
+                kept = await self.store.keep(path)
 
             stored = await self.store.put(path, until_last())
-            await record(stored, replaced)
+            try:
+                await record(stored, kept is not None)
+            except LogError:
+                await self.store.restore(path, kept)
+                raise
+            if kept is not None:
+                await self.store.forget(kept)
 
     async def delete(self, path: str, record: RecordDeletion) -> None:
         """Record the removal of the files at and below a path, then remove them."""

@@ -62,6 +62,27 @@ class LocalArtifacts(ObjectArtifacts):
                 raise
         return stored
 
+    async def keep(self, path: str) -> str | None:
+        """Keep the file at a path by a second name, which costs nothing; None if there is none."""
+        if await self.size(path) is None:
+            return None
+        kept = f"{STAGING}/{next(self._names)}"
+        with translated(path):
+            await asyncio.to_thread(os.link, self._folder / FILES / path, self._folder / kept)
+        return kept
+
+    async def restore(self, path: str, kept: str | None) -> None:
+        """Put back what was kept of a path; None: remove the file. Durable when this returns."""
+        if kept is None:
+            await self.delete(path)
+            return
+        with translated(path):
+            await asyncio.to_thread(self._publish, self._folder / kept, path)
+
+    async def forget(self, kept: str) -> None:
+        """Remove the second name."""
+        await asyncio.to_thread((self._folder / kept).unlink, missing_ok=True)
+
     async def get(self, path: str, span: range | None = None) -> Opened:
         """Open a file or a part of it. Raises ArtifactMissing, ArtifactIsFolder."""
         with reading(path):

@@ -13,6 +13,7 @@ import hashlib
 import re
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 
 import obstore
 from obstore.exceptions import BaseError
@@ -34,6 +35,9 @@ WRITES_AT_ONCE = 2
 DELETES_AT_ONCE = 1000
 """Files that one request removes at most (S3's limit)."""
 
+KEPT = "kept"
+"""Key prefix of files that an upload replaces, until it is recorded."""
+
 FILES = "files"
 """Key prefix of the artifacts, so that a store may keep other things beside them."""
 
@@ -47,6 +51,7 @@ class ObjectArtifacts:
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
+        self._kept = count()
 
     async def start(self) -> None:
         """Nothing to make; object stores drop uploads that were never completed."""
@@ -55,6 +60,28 @@ class ObjectArtifacts:
         """Store a file, replacing one of that name. Durable and visible when this returns."""
         with translated(path):
             return await self._write(_key(path), chunks)
+
+    async def keep(self, path: str) -> str | None:
+        """Keep a copy of the file at a path; None if there is no file."""
+        if await self.size(path) is None:
+            return None
+        kept = f"{KEPT}/{next(self._kept)}-{path.rpartition('/')[2]}"
+        with translated(path):
+            await obstore.copy_async(self._store, _key(path), kept)
+        return kept
+
+    async def restore(self, path: str, kept: str | None) -> None:
+        """Put back what was kept of a path; None: remove the file."""
+        if kept is None:
+            await self.delete(path)
+            return
+        with translated(path):
+            await obstore.rename_async(self._store, kept, _key(path))
+
+    async def forget(self, kept: str) -> None:
+        """Remove what was kept."""
+        with translated(kept):
+            await obstore.delete_async(self._store, kept)
 
     async def get(self, path: str, span: range | None = None) -> Opened:
         """Open a file or a part of it. Raises ArtifactMissing, ArtifactIsFolder."""

@@ -83,6 +83,8 @@ def checked_path(given: str) -> str:
         raise Invalid("Invalid path")
     if urlparse(path).scheme == "file":
         path = unquote(urlparse(path).path)
+    if given and not path.strip():
+        raise Invalid("Invalid path")  # Blanks, which reading as a URL takes away.
     parts = path.split("/")
     absolute = PurePosixPath(path).is_absolute() or PureWindowsPath(path).is_absolute()
     if ".." in parts or absolute:
@@ -93,6 +95,17 @@ def checked_path(given: str) -> str:
             "must not resolve to other names when treated as such."
         )
     return "/".join(part for part in parts if part)
+
+
+def file_path(given: str) -> str:
+    """A checked path that names something below the root, for whatever reads or changes one file.
+
+    Raises Invalid for the root itself: nobody may replace or remove everything by a blank name.
+    """
+    path = checked_path(given)
+    if not path:
+        raise Invalid("Invalid path")
+    return path
 
 
 def path_of(artifact_uri: str) -> str:

@@ -143,8 +143,11 @@ def require_active(world: World, experiment_id: str) -> Experiment:
 
 
 def effective_lifecycle(own: str, own_changed_at_ms: int, experiment: Experiment | None) -> str:
-    """A run's stage: its own, unless its experiment was deleted or restored later."""
-    if experiment is not None and experiment.lifecycle_changed_at_ms > own_changed_at_ms:
+    """A run's stage: its own, unless its experiment was deleted or restored since.
+
+    Within one millisecond the experiment counts: it is deleted after its runs were made.
+    """
+    if experiment is not None and experiment.lifecycle_changed_at_ms >= own_changed_at_ms:
         return experiment.lifecycle
     return own
 

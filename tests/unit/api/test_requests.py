@@ -8,6 +8,7 @@ import pytest
 
 from muniment_services.api.errors import ApiError
 from muniment_services.api.requests import (
+    LIST_ITEMS_MAX,
     TAG_FIELDS,
     Field,
     Fields,
@@ -210,3 +211,12 @@ def test_queries_are_read_by_field(query: bytes, expected: dict[str, object]) ->
 def test_a_query_must_say_true_or_false() -> None:
     with pytest.raises(ApiError, match=r"^Invalid boolean value: 1, must be 'true' or 'false'\.$"):
         from_query(b"run_id=r&flag=1", FIELDS)
+
+
+def test_a_body_that_is_no_utf8_counts_as_no_json() -> None:
+    assert "Missing value for required parameter 'run_id'" in refusal(b'{"run_id": "\xff\xfe"}')
+
+
+def test_lists_have_a_limit() -> None:
+    ids = ",".join(['"1"'] * (LIST_ITEMS_MAX + 1))
+    assert f"it may have {LIST_ITEMS_MAX}" in refusal(f'{{"run_id": "a", "ids": [{ids}]}}')

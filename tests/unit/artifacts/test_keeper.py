@@ -15,6 +15,7 @@ from muniment_services.artifacts.base import Stored
 from muniment_services.artifacts.keeper import Artifacts
 from muniment_services.artifacts.local import LocalArtifacts
 from muniment_services.artifacts.verify import CHANGED, MISSING, UNRECORDED, verify_artifacts
+from muniment_services.log.base import LogUnavailable
 
 RUN = "0123456789abcdef0123456789abcdef"
 
@@ -45,6 +46,32 @@ def test_the_file_is_there_before_its_event(tmp_path: Path) -> None:
 
     asyncio.run(run())
     assert seen == [(3, False, True), (5, True, True)]
+
+
+def test_an_upload_that_cannot_be_recorded_leaves_what_was_there(tmp_path: Path) -> None:
+    artifacts = keeper(tmp_path)
+
+    async def accept(stored: Stored, replaced: bool) -> None:
+        return
+
+    async def refuse(stored: Stored, replaced: bool) -> None:
+        raise LogUnavailable("disk full")
+
+    async def content(path: str) -> bytes:
+        return b"".join([chunk async for chunk in (await artifacts.store.get(path)).chunks])
+
+    async def run() -> None:
+        await artifacts.upload("a/old", body(b"accepted"), accept)
+        for path in ("a/old", "a/new"):
+            with pytest.raises(LogUnavailable):
+                await artifacts.upload(path, body(b"refused"), refuse)
+        assert await content("a/old") == b"accepted"
+        assert await artifacts.store.size("a/new") is None
+        await artifacts.upload("a/old", body(b"again"), accept)
+        assert await content("a/old") == b"again"
+        assert list((tmp_path / "staging").iterdir()) == []
+
+    asyncio.run(run())
 
 
 def test_a_deletion_is_recorded_by_owner_before_the_files_go(tmp_path: Path) -> None:

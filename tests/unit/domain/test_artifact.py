@@ -16,6 +16,7 @@ from muniment_services.domain.artifact import (
     RecordUpload,
     below,
     checked_path,
+    file_path,
     owner_of,
     path_of,
 )
@@ -116,3 +117,19 @@ def test_what_is_recorded() -> None:
     assert isinstance(deletion, ArtifactDeleted)
     assert (deletion.owner, deletion.path, deletion.files) == (RUN, path, 1)
     assert world.fold(upload) is None, "artifacts have no state of their own"
+
+
+@pytest.mark.parametrize(
+    "given", ["", " ", "%20", "%00", "%0a", "%2520", "file:", "file://host", "/", "//", "file:///"]
+)
+def test_a_blank_name_is_not_the_root(given: str) -> None:
+    with pytest.raises(Invalid):
+        file_path(given)
+
+
+@given(st.text(max_size=4))
+def test_a_file_always_has_a_name(given: str) -> None:
+    try:
+        assert file_path(quote(given))
+    except Invalid:
+        return

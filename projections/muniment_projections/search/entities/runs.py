@@ -23,7 +23,7 @@ from muniment_projections.search.predicate import Predicate
 from muniment_projections.search.tree import Comparison, Constant, Field, Value
 
 LIFECYCLE = (
-    "CASE WHEN e.lifecycle_changed_at_ms > t.lifecycle_changed_at_ms"
+    "CASE WHEN e.lifecycle_changed_at_ms >= t.lifecycle_changed_at_ms"
     " THEN e.lifecycle ELSE t.lifecycle END"
 )
 """A deleted experiment's runs appear deleted, and restoring it restores them."""
