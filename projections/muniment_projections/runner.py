@@ -16,7 +16,7 @@ import duckdb
 import structlog
 
 from muniment_projections.base import BATCH_EVENTS_MAX, Connection, Folded
-from muniment_projections.store import Store
+from muniment_projections.store import Store, is_damage
 
 FLUSH_AGE_S = 0.3
 RETRY_S = 2.0
@@ -40,6 +40,7 @@ class Runner:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.failure: str | None = None
+        self.damage: str | None = None
         self._pending: list[Folded] = []
         self._checkpoints: dict[tuple[str, int], int] = {}
         self._added = 0
@@ -88,12 +89,25 @@ class Runner:
         await waiter
 
     async def read(self, query: Callable[[Connection], T]) -> T:
-        """Run a query function in a reader thread."""
+        """Run a query function in a reader thread.
+
+        Raises ProjectionsUnavailable when the file turns out to be damaged; a rebuild mends it.
+        """
         loop = asyncio.get_running_loop()
         reading = loop.run_in_executor(self._readers, self.store.read, query)
         self._reads.add(reading)
         reading.add_done_callback(self._reads.discard)
-        return await reading
+        try:
+            return await reading
+        except duckdb.Error as error:
+            if not is_damage(error):
+                raise
+            self.damage = (
+                f"the projections' file is damaged ({error}); nothing is lost, "
+                "`muniment rebuild` makes it anew from the log"
+            )
+            _log.error("projections cannot be read", reason=self.damage)
+            raise ProjectionsUnavailable(self.damage) from error
 
     async def swap(
         self, new: Store, level: Callable[[Mapping[tuple[str, int], int]], None]
@@ -109,6 +123,7 @@ class Runner:
             await loop.run_in_executor(self._writer, level, dict(self.store.checkpoints))
             assert new.checkpoints == self.store.checkpoints, "the stores are not level"
             old, self.store = self.store, new
+            self.damage = None
             reads = tuple(self._reads)
         if reads:
             await asyncio.wait(reads)

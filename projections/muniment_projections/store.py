@@ -28,6 +28,9 @@ LAYOUT_VERSION = 1
 READ_THREADS = 2
 MEMORY_LIMIT_DEFAULT = "2GB"
 
+_SIGNS_OF_DAMAGE = ("not a valid DuckDB database", "Corrupt database", "Could not read enough")
+"""What DuckDB 2.0 says of a damaged file; for most of it there is no type of its own."""
+
 _CREATE = """
 CREATE TABLE layout (version INTEGER NOT NULL);
 CREATE TABLE checkpoints (
@@ -46,6 +49,12 @@ class StoreLayoutUnknown(StoreError):
 
 class CheckpointRegressed(StoreError):
     """A batch begins before the checkpoint: the same records would be applied twice."""
+
+
+def is_damage(error: duckdb.Error) -> bool:
+    """Whether an error says that the file itself is damaged, rather than in use or out of room."""
+    broken = (duckdb.FatalException, duckdb.InternalException, duckdb.SerializationException)
+    return isinstance(error, broken) or any(sign in str(error) for sign in _SIGNS_OF_DAMAGE)
 
 
 class Store:

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import duckdb
 import structlog
 
 from muniment_auth.identity import IdentityKeys, seal
@@ -29,7 +30,7 @@ from muniment_projections.registry.apply import RegistryProjection
 from muniment_projections.requests.apply import RequestsProjection
 from muniment_projections.runner import Runner
 from muniment_projections.runs.apply import RunsProjection
-from muniment_projections.store import Store
+from muniment_projections.store import Store, is_damage
 from muniment_projections.traces.apply import TracesProjection
 from muniment_schemas.codec import Codec
 from muniment_schemas.envelope import WORKSPACE_DEFAULT, Actor
@@ -49,7 +50,7 @@ from muniment_services.domain.schema import PublishSchema
 from muniment_services.fold import Fold, Load
 from muniment_services.log.base import EventLog
 from muniment_services.log.embedded import EmbeddedLog
-from muniment_services.projection_files import settle
+from muniment_services.projection_files import remove, settle
 from muniment_services.rebuild import CatchUp, Ends, StartProgress, open_store, open_within
 from muniment_services.rebuilder import Rebuilder
 from muniment_services.state import CurrentState
@@ -158,9 +159,22 @@ def projections_store(path: Path, settings: Settings) -> Store:
 def _caught_up_store(log: EventLog, events: Codec, settings: Settings, ends: Ends) -> Store:
     path = settle(settings.data_dir)
     store = open_within(path, lambda at: projections_store(at, settings), ends)
+    try:
+        _catch_up(log, events, store, ends)
+    except duckdb.Error as error:
+        store.close()
+        if not is_damage(error):
+            raise
+        _log.warning("projections are damaged and are built anew", reason=str(error))
+        remove(path)
+        store = projections_store(path, settings)
+        _catch_up(log, events, store, ends)
+    return store
+
+
+def _catch_up(log: EventLog, events: Codec, store: Store, ends: Ends) -> None:
     rest = CatchUp(log, events, store)
     rest.run(ends, StartProgress(rest.left(ends), time.monotonic))
-    return store
 
 
 def _builder_command(settings: Settings, path: Path) -> Sequence[str]:

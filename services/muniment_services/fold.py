@@ -14,7 +14,7 @@ import duckdb
 import structlog
 
 from muniment_projections.base import Folded
-from muniment_projections.runner import Runner
+from muniment_projections.runner import ProjectionsUnavailable, Runner
 from muniment_schemas.codec import Codec
 from muniment_schemas.envelope import Event
 from muniment_schemas.ids import Offset
@@ -144,7 +144,7 @@ class Fold:
             try:
                 self.state.admit(await self._load(keys))
                 failure = None
-            except duckdb.Error as error:
+            except (duckdb.Error, ProjectionsUnavailable) as error:
                 failure = LogUnavailable(f"the projections cannot be read: {error}")
             for key in keys:
                 load = self._loading.pop(key)

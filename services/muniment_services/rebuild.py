@@ -15,7 +15,7 @@ import duckdb
 import structlog
 
 from muniment_projections.base import BATCH_EVENTS_MAX, Folded, Projection
-from muniment_projections.store import Store, StoreLayoutUnknown
+from muniment_projections.store import Store, StoreLayoutUnknown, is_damage
 from muniment_schemas.codec import Codec
 from muniment_schemas.envelope import Event
 from muniment_schemas.ids import Offset
@@ -40,7 +40,6 @@ OpenStore = Callable[[Path], Store]
 PROGRESS_S = 1.0
 """Catching up at the start is silent so long, and then tells every so often how far it is."""
 
-_NOT_A_DATABASE = "not a valid DuckDB database"
 _log = structlog.get_logger("muniment.rebuild")
 
 
@@ -160,8 +159,8 @@ def open_store(path: Path, projections: Sequence[Projection], memory: str) -> St
         return Store(path, projections, memory)
     except StoreLayoutUnknown as error:
         reason = str(error)
-    except duckdb.IOException as error:
-        if _NOT_A_DATABASE not in str(error):
+    except duckdb.Error as error:
+        if not is_damage(error):
             raise
         reason = str(error)
     _log.warning("projections are built anew", reason=reason)

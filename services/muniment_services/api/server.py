@@ -32,7 +32,7 @@ async def health(_: Call) -> Answer:
 async def ready(call: Call) -> bytes:
     """GET /readyz: the log can be read and projections are not failing; 503 otherwise."""
     services = call.services
-    problem = services.fold.failure or services.runner.failure
+    problem = services.fold.failure or services.runner.failure or services.runner.damage
     if problem is not None:
         raise ApiError("TEMPORARILY_UNAVAILABLE", problem, ((b"retry-after", b"5"),))
     await services.fold.caught_up()
