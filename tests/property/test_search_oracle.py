@@ -296,7 +296,7 @@ Stages = dict[str, tuple[str, int]]
 
 def lifecycle(run: Run, stages: Stages) -> str:
     stage, changed = stages[run.experiment_id]
-    return stage if changed > run.lifecycle_changed_at_ms else run.lifecycle
+    return stage if changed >= run.lifecycle_changed_at_ms else run.lifecycle
 
 
 def expected(

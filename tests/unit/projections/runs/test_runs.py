@@ -107,11 +107,12 @@ def test_an_experiments_later_change_decides_the_lifecycle(connection: Connectio
     assert find_lifecycles(connection, ["deleted", "nope"]) == {"deleted": "active"}
 
 
-def test_the_experiment_wins_only_when_its_change_is_strictly_later(connection: Connection) -> None:
-    store(connection, [Run(run_id="r", lifecycle="deleted", lifecycle_changed_at_ms=15)])
-    set_experiment(connection, "0", "active", 15)
-    page = search_runs(connection, RunSearch(("0",), view="all"))
-    assert page.lifecycles == ["deleted"]
+def test_within_one_millisecond_the_experiment_wins(connection: Connection) -> None:
+    store(connection, [Run(run_id="r", lifecycle="active", lifecycle_changed_at_ms=15)])
+    for changed_at_ms, expected in ((14, "active"), (15, "deleted")):
+        set_experiment(connection, "0", "deleted", changed_at_ms)
+        page = search_runs(connection, RunSearch(("0",), view="all"))
+        assert page.lifecycles == [expected]
 
 
 def test_only_the_experiments_asked_for(connection: Connection) -> None:
