@@ -13,6 +13,7 @@ from typing import Protocol
 
 import duckdb
 import msgspec
+import pyarrow as pa
 
 from muniment_schemas.events import Event
 
@@ -59,6 +60,25 @@ class Projection(Protocol):
 def applied(batch: Iterable[Folded]) -> Iterable[Folded]:
     """The items whose events took effect."""
     return (item for item in batch if item.void is None)
+
+
+def last_applied(batch: Iterable[Folded], aggregate: str) -> dict[str, Folded]:
+    """For each aggregate of a kind that the batch changed, by id: the last item that applied."""
+    return {
+        item.event.envelope.aggregate_id: item
+        for item in applied(batch)
+        if aggregate == item.event.AGGREGATE
+    }
+
+
+def run_with(tx: Connection, name: str, rows: pa.Table, statements: Iterable[str]) -> None:
+    """Run statements that read `rows` under a name which is theirs alone."""
+    tx.register(name, rows)
+    try:
+        for statement in statements:
+            tx.execute(statement)
+    finally:
+        tx.unregister(name)
 
 
 def document(state: msgspec.Struct) -> bytes:

@@ -7,7 +7,7 @@ from typing import Protocol, cast
 
 import pyarrow as pa
 
-from muniment_projections.base import Connection, Folded, applied, document
+from muniment_projections.base import Connection, Folded, document, last_applied, run_with
 from muniment_projections.logged_models import tables
 
 _STRINGS = pa.map_(pa.string(), pa.string())
@@ -59,20 +59,12 @@ class LoggedModelsProjection:
 
     def apply(self, tx: Connection, batch: Sequence[Folded]) -> None:
         """Replace the rows of the batch's logged models; void events change nothing."""
-        last = {
-            item.event.envelope.aggregate_id: item
-            for item in applied(batch)
-            if item.event.AGGREGATE == "logged_model"
-        }
+        last = last_applied(batch, "logged_model")
         if not last:
             return
         rows = [_row(item) for item in last.values()]
-        tx.register(tables.INCOMING, pa.Table.from_pylist(rows, schema=_SCHEMA))
-        try:
-            tx.execute(tables.DELETE)
-            tx.execute(tables.INSERT)
-        finally:
-            tx.unregister(tables.INCOMING)
+        table = pa.Table.from_pylist(rows, schema=_SCHEMA)
+        run_with(tx, tables.INCOMING, table, (tables.DELETE, tables.INSERT))
 
 
 def _row(item: Folded) -> dict[str, object]:

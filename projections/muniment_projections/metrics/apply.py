@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from muniment_projections.base import Connection, Folded, applied
+from muniment_projections.base import Connection, Folded, applied, run_with
 from muniment_projections.metrics import tables
 from muniment_schemas.columns import NO_CONTEXT
 from muniment_schemas.events import BatchLogged, MetricColumns
@@ -50,18 +50,11 @@ class MetricsProjection:
             if isinstance(item.event, BatchLogged) and item.event.metrics is not None
         ]
         if logged:
-            _insert(tx, tables.INSERT_POINTS, _run_points(logged))
+            run_with(tx, tables.INCOMING, _run_points(logged), (tables.INSERT_POINTS,))
         on_models = [(run_id, columns) for run_id, columns in logged if columns.contexts]
         if on_models:
-            _insert(tx, tables.INSERT_MODEL_POINTS, _model_points(on_models))
-
-
-def _insert(tx: Connection, statement: str, rows: pa.Table) -> None:
-    tx.register(tables.INCOMING, rows)
-    try:
-        tx.execute(statement)
-    finally:
-        tx.unregister(tables.INCOMING)
+            rows = _model_points(on_models)
+            run_with(tx, tables.INCOMING, rows, (tables.INSERT_MODEL_POINTS,))
 
 
 def _run_points(logged: Logged) -> pa.Table:

@@ -9,7 +9,7 @@ from typing import cast
 import numpy as np
 import pyarrow as pa
 
-from muniment_projections.base import Connection, Folded, applied, document
+from muniment_projections.base import Connection, Folded, document, last_applied, run_with
 from muniment_projections.runs import tables
 from muniment_projections.runs.tables import RunRow
 
@@ -41,19 +41,11 @@ class RunsProjection:
 
     def apply(self, tx: Connection, batch: Sequence[Folded]) -> None:
         """Replace the rows of the batch's runs; events that are void change nothing."""
-        last = {
-            item.event.envelope.aggregate_id: item
-            for item in applied(batch)
-            if item.event.AGGREGATE == "run"
-        }
+        last = last_applied(batch, "run")
         if not last:
             return
-        tx.register(tables.INCOMING, _rows(list(last.values())))
-        try:
-            tx.execute(tables.DELETE)
-            tx.execute(tables.INSERT)
-        finally:
-            tx.unregister(tables.INCOMING)
+        table = _rows(list(last.values()))
+        run_with(tx, tables.INCOMING, table, (tables.DELETE, tables.INSERT))
 
 
 def _rows(items: Sequence[Folded]) -> pa.Table:
