@@ -13,13 +13,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 ENVIRONMENT_PREFIX = "MUNIMENT_"
 CONFIG_VARIABLE = f"{ENVIRONMENT_PREFIX}CONFIG"
 MEMORY_PATTERN = r"^\d+(\.\d+)? ?[KMGT]i?B$"
+TOPIC_PATTERN = r"^[a-zA-Z0-9_-][a-zA-Z0-9._-]{0,199}$"
+BROKER_PATTERN = r"^(\[[0-9a-fA-F:.]+\]|[^:/\s]+):\d{1,5}$"
+
+LISTS = frozenset({"allowed_hosts", "kafka_bootstrap"})
+"""Settings that the environment gives as one text, with commas between."""
 
 
 class ConfigError(Exception):
@@ -38,6 +43,77 @@ class Settings(BaseModel):
     data_dir: Path = Field(
         default=Path("./muniment-data"),
         description="Folder of the log, the projections and the artifacts.",
+    )
+    log: Literal["embedded", "kafka"] = Field(
+        default="embedded",
+        description="Where events are kept: embedded (a file in data_dir, one process) or kafka.",
+    )
+    kafka_bootstrap: tuple[Annotated[str, Field(pattern=BROKER_PATTERN)], ...] = Field(
+        default=(), description="Brokers to begin with, as HOST:PORT,HOST:PORT."
+    )
+    kafka_prefix: str = Field(
+        default="muniment",
+        pattern=TOPIC_PATTERN,
+        description="What the names of our topics begin with: PREFIX.catalog, PREFIX.runs, …",
+    )
+    kafka_replication: int | None = Field(
+        default=None,
+        ge=1,
+        le=32,
+        description="Replicas of each topic that we create; as many as there are brokers, up to 3, "
+        "if not given.",
+    )
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        default="PLAINTEXT",
+        description="How to speak to brokers: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL.",
+    )
+    kafka_ca_file: Path | None = Field(
+        default=None, description="PEM file with the authorities that brokers are trusted by."
+    )
+    kafka_cert_file: Path | None = Field(
+        default=None, description="PEM file with our own certificate, for mutual TLS."
+    )
+    kafka_key_file: Path | None = Field(
+        default=None, description="PEM file with the key of our own certificate."
+    )
+    kafka_sasl_mechanism: (
+        Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None
+    ) = Field(
+        default=None, description="PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER."
+    )
+    kafka_username: str | None = Field(
+        default=None, description="User name at the brokers; for OAUTHBEARER, the client id."
+    )
+    kafka_password: SecretStr | None = Field(
+        default=None,
+        description="Password at the brokers; for OAUTHBEARER, the client secret. Not an option of "
+        "the command line, where others could read it.",
+    )
+    kafka_token_url: str | None = Field(
+        default=None, description="OAUTHBEARER: where tokens come from (client credentials)."
+    )
+    kafka_token_scope: str | None = Field(
+        default=None, description="OAUTHBEARER: the scope to ask for."
+    )
+    schema_registry: str | None = Field(
+        default=None,
+        description="URL of a Confluent-compatible schema registry. Events are then framed as "
+        "Confluent's clients expect them, and their schemas registered there.",
+    )
+    artifacts: str | None = Field(
+        default=None,
+        description="Where artifacts are kept: a folder, or s3://, gs:// or az://BUCKET/PREFIX. "
+        "Replicas need one place for all. The folder artifacts in data_dir, if not given.",
+    )
+    snapshots: str | None = Field(
+        default=None,
+        description="Where snapshots of the projections are kept, named as artifacts are. The "
+        "folder snapshots in data_dir, if not given.",
+    )
+    stale_reads: bool = Field(
+        default=True,
+        description="Whether reads are answered, and marked as stale, while the log cannot be "
+        "asked what is new.",
     )
     allowed_hosts: tuple[str, ...] = Field(
         default=(),
@@ -64,6 +140,13 @@ class Settings(BaseModel):
         ge=0,
         le=600,
         description="Seconds that requests under way get to finish on SIGTERM.",
+    )
+    drain_s: int = Field(
+        default=0,
+        ge=0,
+        le=300,
+        description="Seconds that /readyz says 503 on SIGTERM while requests are still served, so "
+        "that a load balancer turns away first.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least level of what is logged: debug, info, warning or error."
@@ -159,7 +242,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     for name in Settings.model_fields:
         value = environment.get(f"{ENVIRONMENT_PREFIX}{name.upper()}")
         if value is not None:
-            given[name] = tuple(value.split(",")) if name == "allowed_hosts" else value
+            given[name] = tuple(value.split(",")) if name in LISTS else value
     return given
 
 

@@ -35,8 +35,8 @@ def summary_of(*spans: Span, resource: Mapping[str, Any] | None = None) -> Spans
     ("encoding", "body"),
     [
         (b"", BODY),
-        (b"gzip", gzip.compress(BODY)),
-        (b"GZIP", gzip.compress(BODY)),
+        (b"gzip", gzip.compress(BODY, mtime=0)),
+        (b"GZIP", gzip.compress(BODY, mtime=0)),
         (b"deflate", zlib.compress(BODY)),
         (b"deflate", zlib.compress(BODY, wbits=-15)),
     ],
@@ -67,7 +67,7 @@ def test_json_has_ids_in_hex() -> None:
     ("headers", "body", "status", "detail"),
     [
         ({b"content-encoding": b"gzip"}, b"x", 400, "Failed to decompress gzip payload"),
-        ({b"content-encoding": b"gzip"}, gzip.compress(BODY)[:-9], 400, "Failed to decompress"),
+        ({b"content-encoding": b"gzip"}, gzip.compress(BODY, mtime=0)[:-9], 400, "Failed to decompress"),
         ({b"content-encoding": b"deflate"}, b"xx", 400, "Failed to decompress deflate payload"),
         ({b"content-encoding": b"br"}, b"x", 400, "Unsupported Content-Encoding: br"),
         ({b"content-type": b"text/plain"}, BODY, 400, "Invalid Content-Type: text/plain. Expected"),
