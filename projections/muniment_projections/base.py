@@ -24,12 +24,24 @@ Connection = duckdb.DuckDBPyConnection
 
 
 @dataclass(frozen=True, slots=True)
+class Quarantine:
+    """Why a record was not folded: it could not be, or an earlier one of its history could not.
+
+    held: the record itself may be good; it waits behind the one that is not.
+    """
+
+    reason: str
+    held: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Folded:
     """One record of the log after its fold.
 
     void: None when the event applied, else why it did not; `after` is then the unchanged aggregate.
     after: the aggregate's frozen state behind this event; None when it does not exist any more, or
     when events of this kind have no state (artifacts).
+    quarantine: set when the record is in quarantine; `void` then says so too, and nothing applied.
     """
 
     topic: str
@@ -38,6 +50,7 @@ class Folded:
     event: Event
     void: str | None
     after: msgspec.Struct | None
+    quarantine: Quarantine | None = None
 
 
 class Projection(Protocol):

@@ -22,7 +22,7 @@ Checkpoints = dict[tuple[str, int], int]
 
 T = TypeVar("T")
 
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 """Raised with every change of any table; a file of another version is rebuilt from the log."""
 
 READ_THREADS = 2
@@ -32,7 +32,7 @@ _SIGNS_OF_DAMAGE = ("not a valid DuckDB database", "Corrupt database", "Could no
 """What DuckDB 2.0 says of a damaged file; for most of it there is no type of its own."""
 
 _CREATE = """
-CREATE TABLE layout (version INTEGER NOT NULL);
+CREATE TABLE layout (version INTEGER NOT NULL, log_id VARCHAR NOT NULL);
 CREATE TABLE checkpoints (
     topic VARCHAR NOT NULL, "partition" INTEGER NOT NULL, next_offset BIGINT NOT NULL
 );
@@ -73,6 +73,8 @@ class Store:
         )
         self._write_lock = threading.Lock()
         self._local = threading.local()
+        self.log_id = ""
+        """The log that this is a projection of; empty before anything was folded."""
         try:
             self.checkpoints: Checkpoints = self._open()
         except BaseException:
@@ -86,16 +88,24 @@ class Store:
         found = self._connection.execute("SELECT version FROM layout").fetchone()
         if found != (LAYOUT_VERSION,):
             raise StoreLayoutUnknown(f"{self.path} has layout {found}, not {LAYOUT_VERSION}.")
+        (self.log_id,) = self._connection.execute("SELECT log_id FROM layout").fetchall()[0]
         rows = self._connection.execute("FROM checkpoints").fetchall()
         return {(topic, partition): offset for topic, partition, offset in rows}
 
     def _create(self) -> None:
         self._connection.begin()
         self._connection.execute(_CREATE)
-        self._connection.execute("INSERT INTO layout VALUES (?)", [LAYOUT_VERSION])
+        self._connection.execute("INSERT INTO layout VALUES (?, '')", [LAYOUT_VERSION])
         for projection in self._projections:
             projection.create(self._connection)
         self._connection.commit()
+
+    def belong_to(self, log_id: str) -> None:
+        """Note of which log this is a projection. Only for a store that does not know yet."""
+        assert self.log_id in ("", log_id), "projections of another log"
+        with self._write_lock:
+            self._connection.execute("UPDATE layout SET log_id = ?", [log_id])
+            self.log_id = log_id
 
     def write(self, batch: Sequence[Folded], checkpoints: Mapping[tuple[str, int], int]) -> None:
         """Apply a batch to every projection and move the checkpoints, in one transaction.

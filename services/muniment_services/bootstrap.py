@@ -26,6 +26,7 @@ from muniment_projections.catalog.apply import CatalogProjection
 from muniment_projections.experiments.apply import ExperimentsProjection
 from muniment_projections.logged_models.apply import LoggedModelsProjection
 from muniment_projections.metrics.apply import MetricsProjection
+from muniment_projections.quarantine.apply import QuarantineProjection
 from muniment_projections.registry.apply import RegistryProjection
 from muniment_projections.requests.apply import RequestsProjection
 from muniment_projections.runner import Runner
@@ -35,7 +36,7 @@ from muniment_projections.traces.apply import TracesProjection
 from muniment_schemas.codec import Codec
 from muniment_schemas.envelope import WORKSPACE_DEFAULT, Actor
 from muniment_schemas.subjects import Schemas
-from muniment_services import documents
+from muniment_services import documents, instance
 from muniment_services.api.services import Services
 from muniment_services.artifacts.keeper import Artifacts
 from muniment_services.artifacts.local import LocalArtifacts
@@ -50,9 +51,12 @@ from muniment_services.domain.schema import PublishSchema
 from muniment_services.fold import Fold, Load
 from muniment_services.log.base import EventLog
 from muniment_services.log.embedded import EmbeddedLog
+from muniment_services.log.kafka import KafkaLog
+from muniment_services.log.kafka_connection import Brokers
 from muniment_services.projection_files import remove, settle
-from muniment_services.rebuild import CatchUp, Ends, StartProgress, open_store, open_within
+from muniment_services.rebuild import CatchUp, Ends, open_store, open_within
 from muniment_services.rebuilder import Rebuilder
+from muniment_services.startup import CATCHING_UP, Startup
 from muniment_services.state import CurrentState
 from muniment_services.write import Caller, Writer
 
@@ -80,6 +84,7 @@ def projections() -> tuple[Projection, ...]:
         TracesProjection(),
         ArtifactsProjection(),
         RequestsProjection(),
+        QuarantineProjection(),
     )
 
 
@@ -98,28 +103,73 @@ def local_user() -> Principal:
     return local_principal(getpass.getuser())
 
 
+def open_log(settings: Settings, read_only: bool = False) -> EventLog:
+    """The log that the settings name, not yet started."""
+    if settings.log == "kafka":
+        return kafka_log(settings, settings.kafka_bootstrap, settings.kafka_prefix, read_only)
+    return embedded_log(settings.data_dir, settings, read_only)
+
+
 def embedded_log(data_dir: Path, settings: Settings, read_only: bool = False) -> EmbeddedLog:
-    """The log of a data folder, not yet started."""
+    """The embedded log of a data folder, not yet started."""
     return EmbeddedLog(
         data_dir / LOG_FILE, runs_partitions=settings.runs_partitions, read_only=read_only
     )
 
 
+def kafka_log(
+    settings: Settings, bootstrap: tuple[str, ...], prefix: str, read_only: bool = False
+) -> KafkaLog:
+    """The log of a cluster that is reached as the settings say, not yet started."""
+    password = settings.kafka_password
+    brokers = Brokers(
+        bootstrap=bootstrap,
+        security_protocol=settings.kafka_security_protocol,
+        ca_file=settings.kafka_ca_file,
+        cert_file=settings.kafka_cert_file,
+        key_file=settings.kafka_key_file,
+        sasl_mechanism=settings.kafka_sasl_mechanism,
+        username=settings.kafka_username,
+        password=None if password is None else password.get_secret_value(),
+        token_url=settings.kafka_token_url,
+        token_scope=settings.kafka_token_scope,
+    )
+    return KafkaLog(
+        brokers,
+        prefix=prefix,
+        runs_partitions=settings.runs_partitions,
+        replication=settings.kafka_replication,
+        read_only=read_only,
+    )
+
+
 @asynccontextmanager
-async def services(settings: Settings) -> AsyncIterator[Services]:
-    """The running application: log, fold, projections and write path, started and stopped."""
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
-    log = embedded_log(settings.data_dir, settings)
+async def services(settings: Settings, startup: Startup | None = None) -> AsyncIterator[Services]:
+    """The running application: log, fold, projections and write path, started and stopped.
+
+    Raises FolderInUse, LogUnavailable, LogCorrupt, and Stopped when `startup` was told to stop.
+    """
+    with instance.held(settings.data_dir):
+        async with _services(settings, startup or Startup()) as started:
+            yield started
+
+
+@asynccontextmanager
+async def _services(settings: Settings, startup: Startup) -> AsyncIterator[Services]:
+    log = open_log(settings)
     await log.start()
     events = codec()
-    store = await asyncio.to_thread(
-        _caught_up_store, log, events, settings, await log.end_offsets()
-    )
+    try:
+        ends = await log.end_offsets()
+        store = await asyncio.to_thread(_caught_up_store, log, events, settings, ends, startup)
+    except BaseException:
+        await log.close()
+        raise
     artifacts = local_artifacts(settings.data_dir / ARTIFACTS_FOLDER)
     await artifacts.start()
     runner = Runner(store)
     state = documents.current_state(store)
-    fold = Fold(log, events, state, runner, _loader(runner))
+    fold = Fold(log, events, state, runner, _loader(runner), now_ms)
     writer = Writer(log, events, fold, runner, now_ms, os.urandom)
     rebuilder = Rebuilder(
         log,
@@ -128,7 +178,8 @@ async def services(settings: Settings) -> AsyncIterator[Services]:
         runner,
         settings.data_dir,
         lambda path: projections_store(path, settings),
-        lambda path: _builder_command(settings, path),
+        lambda path: (sys.executable, "-m", BUILDER_MODULE, str(path)),
+        settings.for_a_process_of_ours(),
         now_ms,
     )
     runner.start()
@@ -142,6 +193,7 @@ async def services(settings: Settings) -> AsyncIterator[Services]:
             rebuilder=rebuilder,
             artifact_root=ARTIFACT_ROOT,
             artifacts=artifacts,
+            stale_reads=settings.stale_reads,
         )
     finally:
         await rebuilder.close()
@@ -156,11 +208,13 @@ def projections_store(path: Path, settings: Settings) -> Store:
     return open_store(path, projections(), settings.projections_memory)
 
 
-def _caught_up_store(log: EventLog, events: Codec, settings: Settings, ends: Ends) -> Store:
+def _caught_up_store(
+    log: EventLog, events: Codec, settings: Settings, ends: Ends, startup: Startup
+) -> Store:
     path = settle(settings.data_dir)
-    store = open_within(path, lambda at: projections_store(at, settings), ends)
+    store = open_within(path, lambda at: projections_store(at, settings), ends, log.log_id)
     try:
-        _catch_up(log, events, store, ends)
+        _catch_up(log, events, store, ends, startup)
     except duckdb.Error as error:
         store.close()
         if not is_damage(error):
@@ -168,18 +222,18 @@ def _caught_up_store(log: EventLog, events: Codec, settings: Settings, ends: End
         _log.warning("projections are damaged and are built anew", reason=str(error))
         remove(path)
         store = projections_store(path, settings)
-        _catch_up(log, events, store, ends)
+        store.belong_to(log.log_id)
+        _catch_up(log, events, store, ends, startup)
+    except BaseException:
+        store.close()
+        raise
     return store
 
 
-def _catch_up(log: EventLog, events: Codec, store: Store, ends: Ends) -> None:
+def _catch_up(log: EventLog, events: Codec, store: Store, ends: Ends, startup: Startup) -> None:
     rest = CatchUp(log, events, store)
-    rest.run(ends, StartProgress(rest.left(ends), time.monotonic))
-
-
-def _builder_command(settings: Settings, path: Path) -> Sequence[str]:
-    values = (str(settings.data_dir), str(path), settings.projections_memory)
-    return (sys.executable, "-m", BUILDER_MODULE, *values)
+    startup.enter(CATCHING_UP, rest.left(ends))
+    rest.run(ends, startup.advance)
 
 
 def local_artifacts(folder: Path) -> Artifacts:

@@ -7,15 +7,24 @@ default. `muniment config show` prints each with its origin.
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 ENVIRONMENT_PREFIX = "MUNIMENT_"
 CONFIG_VARIABLE = f"{ENVIRONMENT_PREFIX}CONFIG"
@@ -25,6 +34,9 @@ BROKER_PATTERN = r"^(\[[0-9a-fA-F:.]+\]|[^:/\s]+):\d{1,5}$"
 
 LISTS = frozenset({"allowed_hosts", "kafka_bootstrap"})
 """Settings that the environment gives as one text, with commas between."""
+
+SECRETS = frozenset({"kafka_password"})
+"""Settings that are never shown."""
 
 
 class ConfigError(Exception):
@@ -78,9 +90,7 @@ class Settings(BaseModel):
     )
     kafka_sasl_mechanism: (
         Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None
-    ) = Field(
-        default=None, description="PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER."
-    )
+    ) = Field(default=None, description="PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER.")
     kafka_username: str | None = Field(
         default=None, description="User name at the brokers; for OAUTHBEARER, the client id."
     )
@@ -152,6 +162,39 @@ class Settings(BaseModel):
         default="info", description="Least level of what is logged: debug, info, warning or error."
     )
 
+    @model_validator(mode="after")
+    def _fit_together(self) -> Settings:
+        problem = next(_misfits(self), None)
+        if problem is not None:
+            raise PydanticCustomError("misfit", "{problem}", {"problem": problem})
+        return self
+
+    def for_a_process_of_ours(self) -> bytes:
+        """All settings, secrets included, as JSON: for the standard input of a child process."""
+        values = self.model_dump(mode="json")
+        if self.kafka_password is not None:
+            values["kafka_password"] = self.kafka_password.get_secret_value()
+        return json.dumps(values).encode()
+
+
+def _misfits(settings: Settings) -> Iterator[str]:
+    """What is wrong with settings that are right one by one."""
+    if settings.log == "kafka" and not settings.kafka_bootstrap:
+        yield "log=kafka needs kafka_bootstrap, as HOST:PORT,HOST:PORT"
+    if settings.log == "embedded" and settings.kafka_bootstrap:
+        yield "kafka_bootstrap is given, but log=embedded; say --log kafka to keep events there"
+    with_sasl = settings.kafka_security_protocol.startswith("SASL")
+    if with_sasl and settings.kafka_sasl_mechanism is None:
+        yield f"{settings.kafka_security_protocol} needs kafka_sasl_mechanism"
+    if settings.kafka_sasl_mechanism is not None and not with_sasl:
+        yield "kafka_sasl_mechanism needs kafka_security_protocol SASL_SSL or SASL_PLAINTEXT"
+    if with_sasl and (settings.kafka_username is None or settings.kafka_password is None):
+        yield f"{settings.kafka_sasl_mechanism} needs kafka_username and kafka_password"
+    if settings.kafka_sasl_mechanism == "OAUTHBEARER" and settings.kafka_token_url is None:
+        yield "OAUTHBEARER needs kafka_token_url"
+    if (settings.kafka_cert_file is None) != (settings.kafka_key_file is None):
+        yield "kafka_cert_file and kafka_key_file go together"
+
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
@@ -180,10 +223,13 @@ def load(
         return Loaded(Settings(**values), origins)
     except ValidationError as error:
         first = error.errors()[0]
+        if first["type"] == "misfit":
+            raise ConfigError(f"{first['msg']}.") from None
         name = str(first["loc"][0])
         if name not in Settings.model_fields:
             raise ConfigError(_unknown(name, origins[name])) from None
-        wrong = f"{name} (from {origins[name]}) cannot be {first['input']!r}: {first['msg']}."
+        shown = "that" if name in SECRETS else repr(first["input"])
+        wrong = f"{name} (from {origins[name]}) cannot be {shown}: {first['msg']}."
         raise ConfigError(wrong) from None
 
 

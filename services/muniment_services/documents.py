@@ -15,6 +15,7 @@ from muniment_projections.base import Connection
 from muniment_projections.catalog import apply as catalog
 from muniment_projections.experiments import tables as experiments
 from muniment_projections.logged_models.reader import find_documents as find_logged_models
+from muniment_projections.quarantine.apply import ALL
 from muniment_projections.registry import tables as registry
 from muniment_projections.requests.apply import NEWEST
 from muniment_projections.runs.reader import find_documents as find_runs
@@ -24,11 +25,12 @@ from muniment_schemas.ids import Offset
 from muniment_services.domain.commands import AggregateKey, State
 from muniment_services.domain.deciders import STATES
 from muniment_services.log.base import TopicPartition
-from muniment_services.state import REQUESTS_REMEMBERED_MAX, CurrentState, Keyed
+from muniment_services.state import REQUESTS_REMEMBERED_MAX, CurrentState, Keyed, Stopped
 
 CATALOG_DOCUMENTS: Mapping[str, str] = {
     "principal": catalog.PRINCIPALS,
     "schema": catalog.SCHEMAS,
+    "schema_id": catalog.SCHEMA_IDS,
     "experiment": experiments.DOCUMENTS,
     "registered_model": registry.DOCUMENTS,
 }
@@ -64,7 +66,18 @@ def current_state(store: Store) -> CurrentState:
         state.restore({(kind, i): parse(kind, doc) for i, doc in _rows(store, sql)})
     for topic, partition, offset, key, request in _rows(store, NEWEST, REQUESTS_REMEMBERED_MAX):
         state.remember(key, Keyed(TopicPartition(topic, partition), Offset(offset), request))
+    _restore_quarantine(state, store)
     return state
+
+
+def _restore_quarantine(state: CurrentState, store: Store) -> None:
+    for topic, partition, offset, kind, aggregate_id, event_type, reason, held in _rows(store, ALL):
+        key = (kind, aggregate_id)
+        if held:
+            state.quarantine[key].held += 1
+        else:
+            at = TopicPartition(topic, partition)
+            state.quarantine[key] = Stopped(at, Offset(offset), event_type, reason)
 
 
 def _rows(store: Store, sql: str, *values: int) -> list[tuple[Any, ...]]:

@@ -1,13 +1,15 @@
 """Folds the log as it grows: state first, then whoever waits for a record, then the projections.
 
 One task follows the log. A write waits here until its own record has been folded and learns whether
-it applied. Events that this process wrote are not decoded again.
+it applied. Events that this process wrote are not decoded again. Another task asks the log now and
+then where it ends: so a log that cannot be reached, or that has lost events, is noticed unasked.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import duckdb
@@ -20,15 +22,30 @@ from muniment_schemas.envelope import Event
 from muniment_schemas.ids import Offset
 from muniment_services.domain.commands import AggregateKey, State
 from muniment_services.domain.deciders import EVOLVERS
-from muniment_services.domain.errors import Void
-from muniment_services.log.base import EventLog, LogUnavailable, NewRecord, Record, TopicPartition
+from muniment_services.domain.errors import Quarantined, Void
+from muniment_services.log.base import (
+    EventLog,
+    LogCorrupt,
+    LogError,
+    LogUnavailable,
+    NewRecord,
+    Record,
+    TopicPartition,
+)
 from muniment_services.state import CurrentState
+from muniment_services.unreadable import event_of
 
 FOLDED_TOPICS = ("catalog", "runs")
 """Topics whose events change state. The others are written for readers of the log."""
 
 CATCH_UP_S_MAX = 10.0
 """A reader waits at most so long until what was in the log when it came has been folded."""
+
+WRITE_S_MAX = 20.0
+"""A write waits at most so long, from its append, until its record has been folded."""
+
+WATCH_S = 1.0
+"""How often the log is asked where it ends when nobody else asks."""
 
 LOADED_AT_ONCE_MAX = 500
 """Aggregates that one read of the projections brings into memory at most."""
@@ -44,13 +61,20 @@ class _Own:
     event: Event
     waiter: asyncio.Future[Folded]
     is_new: bool
+    appended_s: float
 
 
 class Fold:
     """Follows one log into one CurrentState and one Runner. Lives on one event loop."""
 
     def __init__(
-        self, log: EventLog, codec: Codec, state: CurrentState, runner: Runner, load: Load
+        self,
+        log: EventLog,
+        codec: Codec,
+        state: CurrentState,
+        runner: Runner,
+        load: Load,
+        now_ms: Callable[[], int],
     ) -> None:
         self.state = state
         self.log = log
@@ -63,22 +87,48 @@ class Fold:
         self._own: dict[bytes, _Own] = {}
         self._behind: list[tuple[Mapping[TopicPartition, Offset], asyncio.Future[None]]] = []
         self._task: asyncio.Task[None] | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
+        self._now_ms = now_ms
         self.failure: str | None = None
+        """Why nothing is folded any more; only a new start, on a log that is whole, mends it."""
+        self.stale_since_ms: int | None = None
+        """Since when the log cannot be asked what is new; None while it can."""
+        self.ends: Mapping[TopicPartition, Offset] = {}
+        """Where the log ended when it was last asked."""
 
     def start(self) -> None:
         """Follow the log from where the state stands."""
         self._task = asyncio.create_task(self._run())
+        self._watcher = asyncio.create_task(self._watch())
 
     async def stop(self) -> None:
         """Wait for the fold to end, which it does when the log has been closed and is folded."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._watcher
         if self._task is not None:
             await self._task
+
+    @asynccontextmanager
+    async def paused(self) -> AsyncIterator[None]:
+        """Fold nothing meanwhile; what is folded so far can be exchanged for the same."""
+        async with self._turn:
+            yield
+
+    def exchange(self, state: CurrentState) -> None:
+        """Go on from another state of the same place in the log. Only while `paused`."""
+        assert state.next_offsets == self.state.next_offsets, "the states are not level"
+        state.folded = self.state.folded
+        self.state = state
 
     async def append(self, record: NewRecord, event: Event) -> Folded:
         """Append an event's record and wait until it is durable and folded.
 
-        Raises Void when the event did not apply, LogUnavailable or LogBackpressure when it was not
-        (or perhaps not) written.
+        Raises Void when the event did not apply, Quarantined when an earlier one of its history
+        cannot be folded, LogUnavailable or LogBackpressure when it was not (or perhaps not) written
+        or not folded in time.
         """
         if self.failure is not None:
             raise LogUnavailable(self.failure)
@@ -86,9 +136,12 @@ class Fold:
         event_id = event.envelope.event_id.encode()
         is_new = self.state.get(*_key(event)) is None
         appended = self.log.append(record)
-        self._own[event_id] = _Own(event, waiter, is_new)
+        now = asyncio.get_running_loop().time()
+        self._own[event_id] = _Own(event, waiter, is_new, now)
         appended.add_done_callback(lambda done: self._appended(done, event_id))
         folded = await waiter
+        if folded.quarantine is not None:
+            raise Quarantined(event.AGGREGATE, event.envelope.aggregate_id)
         if folded.void is not None:
             raise Void(folded.void)
         return folded
@@ -114,13 +167,10 @@ class Fold:
     async def caught_up(self) -> None:
         """Wait until everything that is in the log now has been folded.
 
-        Raises LogUnavailable when that takes longer than CATCH_UP_S_MAX, or the fold has stopped.
+        Raises LogUnavailable when the log cannot be asked, when that takes longer than
+        CATCH_UP_S_MAX, or when the fold has stopped.
         """
-        ends = {
-            at: end
-            for at, end in (await self.log.end_offsets()).items()
-            if self._is_behind(at, end)
-        }
+        ends = {at: end for at, end in (await self._ask()).items() if self._is_behind(at, end)}
         if not ends:
             return
         if self.failure is not None:
@@ -131,6 +181,62 @@ class Fold:
             await asyncio.wait_for(waiter, CATCH_UP_S_MAX)
         except TimeoutError:
             raise LogUnavailable("the fold is behind the log; try again") from None
+
+    async def _ask(self) -> Mapping[TopicPartition, Offset]:
+        folded = dict(self.state.next_offsets)
+        try:
+            ends = await self.log.end_offsets()
+        except LogCorrupt as error:
+            self._end(str(error))
+            raise LogUnavailable(str(error)) from error
+        except LogUnavailable as error:
+            if self.stale_since_ms is None:
+                self.stale_since_ms = self._now_ms()
+                _log.error("the log cannot be asked what is new", reason=error.reason)
+            raise
+        if self.stale_since_ms is not None:
+            self.stale_since_ms = None
+            _log.info("the log can be asked again")
+        self.ends = ends
+        self._refuse_loss(folded, ends)
+        return ends
+
+    def _refuse_loss(
+        self, folded: Mapping[TopicPartition, Offset], ends: Mapping[TopicPartition, Offset]
+    ) -> None:
+        # What this process had folded before it asked was in the log then, so it must be still.
+        lost = [
+            f"{at} ends at {ends.get(at, 0)}, {due} records were folded"
+            for at, due in folded.items()
+            if ends.get(at, 0) < due
+        ]
+        if lost:
+            self._end(f"the log has lost events: {'; '.join(lost)}")
+            raise LogUnavailable(self.failure or "")
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH_S)
+            self._give_up_waiting()
+            if self.failure is None:
+                with suppress(LogError):  # It is noted where all see it: failure, stale_since_ms.
+                    await self._ask()
+
+    def _give_up_waiting(self) -> None:
+        longest = asyncio.get_running_loop().time() - WRITE_S_MAX
+        for own in self._own.values():
+            if own.appended_s > longest:
+                return  # In the order of their appends: the others are younger.
+            if not own.waiter.done():
+                own.waiter.set_exception(
+                    LogUnavailable(f"the event was not folded within {WRITE_S_MAX:g} s")
+                )
+
+    def _end(self, reason: str) -> None:
+        if self.failure is None:
+            self.failure = reason
+            _log.critical("nothing is folded any more", reason=reason)
+            self._fail_waiters(LogUnavailable(reason))
 
     def _is_behind(self, at: TopicPartition, end: Offset) -> bool:
         return at.topic in FOLDED_TOPICS and self.state.next_offsets.get(at, 0) < end
@@ -168,12 +274,12 @@ class Fold:
         }
         try:
             async for records in self.log.follow(start):
-                await self._fold(records)
+                async with self._turn:
+                    await self._fold(records)
         except Exception as error:  # noqa: BLE001
             # The edge of this task: an event that cannot be folded is our fault. Stop, do not skip.
-            self.failure = f"the fold stopped: {error}"
             _log.critical("the fold stopped", error=str(error), exc_info=True)
-            self._fail_waiters(LogUnavailable(self.failure))
+            self._end(f"the fold stopped: {error}")
             return
         self._fail_waiters(LogUnavailable("the server is shutting down"))
 
@@ -199,7 +305,7 @@ class Fold:
 
     def _event(self, record: Record) -> Event:
         own = self._own.get(record.headers[0][1])
-        return own.event if own is not None else self._codec.decode(record.value)
+        return own.event if own is not None else event_of(self._codec, record)
 
     def _is_own_creation(self, record: Record) -> bool:
         # What this process has just given a new id cannot be in the projections. All else is read

@@ -1,18 +1,48 @@
-"""Who serves a data folder: a small file in it says where, so that other commands find the server.
+"""Who serves a data folder: a lock on it, and a small file that says where the server is.
 
-The file is a hint and no lock. Whether a server runs is told by the log's lock alone, because a
-killed server leaves its file behind.
+The lock belongs to one process at a time, and ends with it. The file is a hint for other commands
+and no lock, because a killed server leaves it behind.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
 INSTANCE_FILE = "server.json"
+LOCK_FILE = "server.lock"
 MODE = 0o600
+
+
+class FolderInUse(Exception):
+    """Another process has the data folder."""
+
+    def __init__(self, data_dir: Path, pid: str) -> None:
+        super().__init__(
+            f"process {pid} uses {data_dir}; stop it first, or name another data folder"
+        )
+
+
+@contextmanager
+def held(data_dir: Path) -> Iterator[None]:
+    """Have the data folder to oneself; it is made if it is not there. Raises FolderInUse."""
+    data_dir.mkdir(parents=True, exist_ok=True)
+    lock = os.open(data_dir / LOCK_FILE, os.O_RDWR | os.O_CREAT, MODE)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FolderInUse(data_dir, os.read(lock, 32).decode().strip()) from None
+        os.ftruncate(lock, 0)
+        os.write(lock, b"%d\n" % os.getpid())
+        yield
+    finally:
+        os.close(lock)
 
 
 class Instance(msgspec.Struct, frozen=True, kw_only=True):

@@ -24,6 +24,7 @@ from muniment_services.domain.deciders import EVOLVERS
 from muniment_services.fold import FOLDED_TOPICS
 from muniment_services.log.base import EventLog, Record, TopicPartition
 from muniment_services.projection_files import remove, replace, unfinished
+from muniment_services.unreadable import event_of
 
 Ends = Mapping[TopicPartition, Offset]
 """For topic-partitions the offset that is not folded any more; others are left alone."""
@@ -36,9 +37,6 @@ Watch = Callable[[Sequence[Record], Sequence[Folded]], None]
 
 OpenStore = Callable[[Path], Store]
 """Opens or creates the projections' database at a path."""
-
-PROGRESS_S = 1.0
-"""Catching up at the start is silent so long, and then tells every so often how far it is."""
 
 _log = structlog.get_logger("muniment.rebuild")
 
@@ -86,7 +84,7 @@ class CatchUp:
 
     def _fold(self, records: Sequence[Record]) -> None:
         state = self._state
-        events = [self._codec.decode(record.value) for record in records]
+        events = [event_of(self._codec, record) for record in records]
         self._load(events)
         batch = [state.fold(record, event) for record, event in zip(records, events, strict=True)]
         if self._watch is not None:
@@ -123,31 +121,6 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-class StartProgress:
-    """Logs how far catching up is, when that takes longer than PROGRESS_S. A Progress."""
-
-    def __init__(self, total: int, clock: Callable[[], float]) -> None:
-        """total: records that are to be folded. clock: seconds, monotonic."""
-        self._total = total
-        self._clock = clock
-        self._began = self._told = clock()
-        self._done = 0
-
-    def __call__(self, events: int) -> None:
-        """So many more have been folded."""
-        self._done += events
-        now = self._clock()
-        if now - self._told < PROGRESS_S:
-            return
-        self._told = now
-        _log.info(
-            "projections catch up with the log",
-            events=self._done,
-            total=self._total,
-            events_per_s=round(self._done / (now - self._began)),
-        )
-
-
 def open_store(path: Path, projections: Sequence[Projection], memory: str) -> Store:
     """The projections' database; an unreadable one, or one of another layout, is built anew.
 
@@ -168,24 +141,32 @@ def open_store(path: Path, projections: Sequence[Projection], memory: str) -> St
     return Store(path, projections, memory)
 
 
-def open_within(path: Path, open_at: OpenStore, ends: Ends) -> Store:
-    """The projections' database, built anew when it knows of records that the log does not have.
+def open_within(path: Path, open_at: OpenStore, ends: Ends, log_id: str) -> Store:
+    """The projections' database, built anew when it is of another log, or ahead of this one.
 
-    That happens when the log was put back from a copy: what the projections hold is then of
+    The latter happens when the log was put back from a copy: what the projections hold is then of
     another history.
     """
     store = open_at(path)
+    if store.log_id not in ("", log_id):
+        _log.warning("projections are of another log and are built anew", log_id=store.log_id)
+        store.close()
+        remove(path)
+        store = open_at(path)
     beyond = [
         f"{topic}/{partition}@{offset}"
         for (topic, partition), offset in store.checkpoints.items()
         if offset > ends.get(TopicPartition(topic, partition), 0)
     ]
     if not beyond:
+        store.belong_to(log_id)
         return store
     _log.warning("projections are ahead of the log and are built anew", checkpoints=beyond)
     store.close()
     remove(path)
-    return open_at(path)
+    store = open_at(path)
+    store.belong_to(log_id)
+    return store
 
 
 def build(
@@ -198,6 +179,7 @@ def build(
     new = unfinished(path)
     remove(new)
     store = open_at(new)
+    store.belong_to(log.log_id)
     try:
         catch_up(log, codec, store, ends, progress)
     finally:

@@ -22,8 +22,10 @@ import msgspec
 import structlog
 
 from muniment_projections.runner import Runner
+from muniment_projections.store import Store
 from muniment_schemas.codec import Codec
 from muniment_schemas.ids import Offset
+from muniment_services import documents
 from muniment_services.fold import Fold
 from muniment_services.log.base import EventLog, TopicPartition
 from muniment_services.projection_files import numbered, remove, unfinished
@@ -86,8 +88,10 @@ class Rebuilder:
         folder: Path,
         open_store: OpenStore,
         command: BuilderCommand,
+        settings: bytes,
         now_ms: Callable[[], int],
     ) -> None:
+        """settings: what the building process gets on its standard input."""
         self.status = Status()
         self._log = log
         self._codec = codec
@@ -96,6 +100,7 @@ class Rebuilder:
         self._folder = folder
         self._open_store = open_store
         self._command = command
+        self._settings = settings
         self._now_ms = now_ms
         self._task: asyncio.Task[None] | None = None
         self._process: asyncio.subprocess.Process | None = None
@@ -140,10 +145,13 @@ class Rebuilder:
     async def _build(self, path: Path) -> None:
         self._process = process = await asyncio.create_subprocess_exec(
             *self._command(unfinished(path)),
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=LINE_BYTES_MAX,
         )
+        assert process.stdin is not None
+        process.stdin.write(self._settings)
+        process.stdin.close()
         if self._stopping.is_set():
             process.kill()
         last = BuilderLine()
@@ -170,13 +178,25 @@ class Rebuilder:
         try:
             rest = await asyncio.to_thread(CatchUp, self._log, self._codec, new)
             await self._come_near(rest)
-            old = await self._runner.swap(new, lambda at: self._level(rest, at))
+            if self._fold.state.quarantine:
+                old = await self._take_up_quarantine(rest, new)
+            else:
+                old = await self._runner.swap(new, lambda at: self._level(rest, at))
         except BaseException:
             new.close()
             remove(path)
             raise
         old.close()
         remove(old.path)
+
+    async def _take_up_quarantine(self, rest: CatchUp, new: Store) -> Store:
+        """Exchange the state in memory too, since it lacks what an older release could not fold."""
+        async with self._fold.paused():
+            await self._runner.fresh()
+            old = await self._runner.swap(new, lambda at: self._level(rest, at))
+            state = await asyncio.to_thread(documents.current_state, new)
+            self._fold.exchange(state)
+        return old
 
     async def _come_near(self, rest: CatchUp) -> None:
         for _ in range(LEVEL_ROUNDS_MAX):

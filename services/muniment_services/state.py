@@ -14,13 +14,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from muniment_projections.base import Folded
+from muniment_projections.base import Folded, Quarantine
 from muniment_schemas.envelope import CATALOG, Event
 from muniment_schemas.ids import Offset
 from muniment_services.domain.commands import AggregateKey, State
 from muniment_services.domain.deciders import EVOLVERS, NAMED_KINDS
 from muniment_services.domain.errors import Void
 from muniment_services.log.base import Record, TopicPartition
+from muniment_services.unreadable import Unreadable
 
 STATES_IN_MEMORY_MAX = 20_000
 """Runs, logged models and traces that are kept in memory at most; the least recently used go."""
@@ -41,6 +42,17 @@ class Keyed:
 
 
 @dataclass(slots=True)
+class Stopped:
+    """A history that cannot be followed any further: since which record, why, how many wait."""
+
+    at: TopicPartition
+    offset: Offset
+    event_type: str
+    reason: str
+    held: int = 0
+
+
+@dataclass(slots=True)
 class CurrentState:
     """The fold's result so far. Not thread-safe: one thread (or event loop) owns it."""
 
@@ -54,6 +66,8 @@ class CurrentState:
     requests: dict[TopicPartition, dict[bytes, Keyed]] = field(default_factory=dict)
     next_offsets: dict[TopicPartition, Offset] = field(default_factory=dict)
     highest_experiment: int = 0
+    quarantine: dict[AggregateKey, Stopped] = field(default_factory=dict)
+    """Histories in quarantine. Their aggregates stay as they were before the record."""
 
     def get(self, kind: str, aggregate_id: str) -> State | None:
         """One aggregate, if it exists and is in memory (the catalog always is)."""
@@ -99,21 +113,45 @@ class CurrentState:
             self._put_catalog(key, None, state)
 
     def fold(self, record: Record, event: Event) -> Folded:
-        """Take in the next record of its topic-partition."""
+        """Take in the next record of its topic-partition.
+
+        A record that cannot be folded stops its own history and no other: it and all that follows
+        in that history change nothing, until a fold by a release that can.
+        """
         expected = self.next_offsets.get(record.at, Offset(0))
         assert record.offset == expected, f"{record.at}@{record.offset} after {expected}"
         self.next_offsets[record.at] = Offset(record.offset + 1)
         self.folded += 1
         key = (event.envelope.aggregate_kind, event.envelope.aggregate_id)
         before = self.get(*key)
+        if key in self.quarantine:
+            return self._held(record, event, before, key)
         try:
+            if isinstance(event, Unreadable):
+                return self._stopped(record, event, before, event.reason)
             self._refuse_repeat(record, event)
             after = self._applied(key, before, event)
             self._remember_request(record, event)
             void = None
         except Void as reason:
             after, void = before, reason.reason
+        except Exception as error:  # noqa: BLE001
+            # The edge of one history: it stops and is told, the others go on.
+            return self._stopped(record, event, before, f"{type(error).__name__}: {error}")
         return Folded(record.at.topic, record.at.partition, record.offset, event, void, after)
+
+    def _stopped(self, record: Record, event: Event, before: State | None, reason: str) -> Folded:
+        key = (event.envelope.aggregate_kind, event.envelope.aggregate_id)
+        self.quarantine[key] = Stopped(record.at, record.offset, event.envelope.type, reason)
+        return _quarantined(record, event, before, Quarantine(reason, held=False))
+
+    def _held(
+        self, record: Record, event: Event, before: State | None, key: AggregateKey
+    ) -> Folded:
+        first = self.quarantine[key]
+        first.held += 1
+        reason = f"{first.at}@{first.offset} of the same history is in quarantine"
+        return _quarantined(record, event, before, Quarantine(reason, held=True))
 
     def preview(self, event: Event) -> State | None:
         """What the event would make of its aggregate now. Raises Void. Changes nothing."""
@@ -196,3 +234,11 @@ class CurrentState:
         window[key_sha256] = keyed
         if len(window) > REQUESTS_REMEMBERED_MAX:
             del window[next(iter(window))]
+
+
+def _quarantined(
+    record: Record, event: Event, before: State | None, quarantine: Quarantine
+) -> Folded:
+    void = "it is in quarantine"
+    at = record.at
+    return Folded(at.topic, at.partition, record.offset, event, void, before, quarantine)

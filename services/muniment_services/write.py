@@ -21,7 +21,7 @@ from muniment_schemas.codec import Codec
 from muniment_schemas.envelope import Actor, Event, Idempotency
 from muniment_services.domain.commands import AggregateKey, Command, Context, State
 from muniment_services.domain.deciders import DECIDERS
-from muniment_services.domain.errors import KeyReused, Void
+from muniment_services.domain.errors import DomainError, KeyReused, Quarantined, Void
 from muniment_services.fold import Fold
 from muniment_services.log.base import (
     EventLog,
@@ -32,7 +32,7 @@ from muniment_services.log.base import (
     partition_of,
 )
 
-VOID_RETRIES_MAX = 10
+VOID_RETRIES_MAX = 30
 """Times a command is decided again after losing a race, before the caller is told to retry."""
 
 SOURCE = b"/muniment"
@@ -117,8 +117,7 @@ class Writer:
         for _ in range(VOID_RETRIES_MAX):
             if key is not None and (answer := await self._first_answer(caller, key)) is not None:
                 return answer
-            await self._fold.ensure_loaded(command.needs())
-            event = DECIDERS[type(command)](self._fold.state, command, self._context(caller, key))
+            event = await self._decide(caller, command, key)
             if event is None:
                 return render(Outcome(None, None))
             try:
@@ -130,6 +129,34 @@ class Writer:
             assert folded.after is None or isinstance(folded.after, State)
             return render(Outcome(event, folded.after))
         raise Contended("Too many others write to the same thing at once; try again.")
+
+    async def _decide(self, caller: Caller, command: Command, key: bytes | None) -> Event | None:
+        """What the command leads to; None: nothing. Raises DomainError, Quarantined.
+
+        A refusal, and "there is nothing to do", are said of a state that has all that is in the
+        log: another server may have taken what this one has not folded yet.
+        """
+        if command.FRESH:
+            await self._fold.caught_up()
+            return await self._decided(caller, command, key)
+        try:
+            event = await self._decided(caller, command, key)
+        except DomainError:
+            event = None
+        if event is not None:
+            return event
+        await self._fold.caught_up()
+        return await self._decided(caller, command, key)
+
+    async def _decided(self, caller: Caller, command: Command, key: bytes | None) -> Event | None:
+        await self._fold.ensure_loaded(command.needs())
+        state = self._fold.state
+        event = DECIDERS[type(command)](state, command, self._context(caller, key))
+        if event is not None:
+            kind, aggregate_id = event.AGGREGATE, event.envelope.aggregate_id
+            if (kind, aggregate_id) in state.quarantine:
+                raise Quarantined(kind, aggregate_id)
+        return event
 
     async def _first_answer(self, caller: Caller, key: bytes) -> bytes | None:
         await self._fold.caught_up()

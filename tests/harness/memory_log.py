@@ -42,6 +42,7 @@ class MemoryLog:
         for topic, count in self.partitions.items():
             for partition in range(count):
                 self.stored.setdefault(TopicPartition(topic, partition), [])
+        self.log_id = "0" * 32
         self.held = False
         """While True nothing becomes durable; `release` ends it."""
         self._failing = 0

@@ -39,14 +39,23 @@ class Server:
     """One server process at a fixed URL; `kill` and `restart` it as often as a test needs."""
 
     def __init__(
-        self, command: Sequence[str], port: int, data_dir: Path, environment: Mapping[str, str]
+        self,
+        command: Sequence[str],
+        port: int,
+        data_dir: Path,
+        environment: Mapping[str, str],
+        ready_path: str = "/readyz",
     ) -> None:
-        """command: the whole command line, port included. Nothing starts before `start`."""
+        """command: the whole command line, port included. Nothing starts before `start`.
+
+        ready_path: answers 200 once the server can be used.
+        """
         self.command = list(command)
         self.url = f"http://127.0.0.1:{port}"
         self.data_dir = data_dir
         self.log_path = data_dir.parent / f"{data_dir.name}.log"
         self._environment = dict(environment)
+        self._ready_path = ready_path
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -62,7 +71,7 @@ class Server:
         return text[-LOG_SHOWN_CHARS:]
 
     def start(self) -> None:
-        """Start the process and return once GET /health is 200. Raises ServerFailed."""
+        """Start the process and return once it is ready. Raises ServerFailed."""
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 self.command,
@@ -84,7 +93,7 @@ class Server:
             if self.process.poll() is not None:
                 what = f"the server ended with status {self.process.returncode}"
                 raise ServerFailed(what, self.command, self.log)
-            if is_healthy(self.url):
+            if is_healthy(self.url, self._ready_path):
                 return
             time.sleep(POLL_S)
         raise ServerFailed(f"not healthy in {HEALTHY_WITHIN_S:g} s", self.command, self.log)
@@ -141,7 +150,8 @@ def running_upstream(data_dir: Path, *, port: int | None = None) -> Iterator[Ser
     command += ["--port", str(chosen), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{data_dir}/mlflow.db"]
     command += ["--artifacts-destination", str(data_dir / "artifacts")]
-    with _running(Server(command, chosen, data_dir, process_environment())) as server:
+    started = Server(command, chosen, data_dir, process_environment(), "/health")
+    with _running(started) as server:
         yield server
 
 

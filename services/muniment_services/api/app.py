@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
@@ -35,6 +36,7 @@ from muniment_services.api.gateway import Gateway
 from muniment_services.api.hosts import HostCheck
 from muniment_services.api.routes import Route, RouteTable
 from muniment_services.api.services import Services
+from muniment_services.startup import SERVING, Startup, Stopped
 
 ROUTES: tuple[Route, ...] = (
     *server.ROUTES,
@@ -60,23 +62,46 @@ ROUTES: tuple[Route, ...] = (
 Lifespan = Callable[[], AbstractAsyncContextManager[Services]]
 
 
-def build(lifespan: Lifespan, hosts: HostCheck, principal: Principal) -> Gateway:
-    """The ASGI application. lifespan: starts everything, yields it, and stops it again."""
+def build(
+    lifespan: Lifespan, hosts: HostCheck, principal: Principal, startup: Startup | None = None
+) -> Gateway:
+    """The ASGI application. lifespan: starts everything, yields it, and stops it again.
+
+    It begins to answer at once, probes and refusals first; what needs the services is answered 503
+    until `lifespan` has yielded them. A start that fails is noted in `startup.failure`.
+    """
 
     @asynccontextmanager
     async def run(_: FastAPI) -> AsyncIterator[None]:
-        async with lifespan() as services:
-            gateway.services = services
-            try:
-                yield
-            finally:
-                gateway.services = None
+        ending = asyncio.Event()
+        serving = asyncio.create_task(_serve(gateway, lifespan, ending))
+        try:
+            yield
+        finally:
+            gateway.startup.stop()
+            ending.set()
+            await serving
 
     rest = FastAPI(lifespan=run, title="muniment", docs_url=None, redoc_url=None, openapi_url=None)
     rest.add_exception_handler(StarletteHTTPException, _unknown)
     rest.add_exception_handler(HTTPException, _unknown)
-    gateway = Gateway(RouteTable(ROUTES), hosts, principal, rest)
+    gateway = Gateway(RouteTable(ROUTES), hosts, principal, rest, startup)
     return gateway
+
+
+async def _serve(gateway: Gateway, lifespan: Lifespan, ending: asyncio.Event) -> None:
+    try:
+        async with lifespan() as services:
+            gateway.services = services
+            gateway.startup.enter(SERVING)
+            await ending.wait()
+            gateway.services = None
+    except Stopped:
+        return
+    except Exception as error:  # noqa: BLE001
+        # The edge of this task: whoever runs the process ends it and says why.
+        gateway.services = None
+        gateway.startup.failure = error
 
 
 async def _unknown(request: Request, _: Exception) -> Response:

@@ -94,6 +94,8 @@ def expected(error: Exception) -> ErrorAnswer | None:
             return _answer("REQUEST_LIMIT_EXCEEDED", str(error), _retry(error.retry_after_s))
         case Contended():
             return _answer("TEMPORARILY_UNAVAILABLE", str(error), _retry(error.retry_after_s))
+        case d.Quarantined():
+            return _answer("TEMPORARILY_UNAVAILABLE", error.message, _retry(error.retry_after_s))
         case duckdb.OutOfMemoryException():
             return _answer("TEMPORARILY_UNAVAILABLE", _TOO_MUCH, _retry(5))
         case LogError() | ProjectionsUnavailable():

@@ -8,6 +8,7 @@ the same checks. Nothing is answered without having passed here.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
@@ -21,6 +22,7 @@ from muniment_services.api.errors import ApiError, ErrorAnswer, expected, intern
 from muniment_services.api.hosts import HostCheck
 from muniment_services.api.routes import BODY_BYTES_MAX, Answer, Call, Headers, Route, RouteTable
 from muniment_services.api.services import Services
+from muniment_services.startup import Startup
 from muniment_services.write import Caller
 
 Scope = MutableMapping[str, Any]
@@ -47,10 +49,16 @@ class Gateway:
     """Routes requests to handlers. `services` is set once the server has started."""
 
     def __init__(
-        self, table: RouteTable, hosts: HostCheck, principal: Principal, fallback: App
+        self,
+        table: RouteTable,
+        hosts: HostCheck,
+        principal: Principal,
+        fallback: App,
+        startup: Startup | None = None,
     ) -> None:
         self.table = table
         self.services: Services | None = None
+        self.startup = startup or Startup()
         self._hosts = hosts
         self._principal = principal
         self._fallback = fallback
@@ -92,10 +100,9 @@ class Gateway:
         self._authorise(route)
         if route.permission is not Permission.PUBLIC:
             _refuse_workspace(headers)
-        if self.services is None:
-            raise ApiError("TEMPORARILY_UNAVAILABLE", "The server is starting; try again.")
         call = Call(
-            services=self.services,
+            started=self.services,
+            startup=self.startup,
             caller=self._caller(scope, headers, request_id),
             method=method,
             path_params=path_params,
@@ -111,6 +118,8 @@ class Gateway:
         answer = await route.handler(call)
         if isinstance(answer, bytes):
             answer = Answer(answer)
+        if self.services is not None and (stale := self.services.stale_header(route.permission)):
+            answer = dataclasses.replace(answer, headers=(*answer.headers, stale))
         await _send(send, answer, request_id, head=method == "HEAD")
 
     def _refuse_method(self, path: str) -> None:

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from muniment_auth.permissions import Permission
+from muniment_services.api.errors import ApiError
 from muniment_services.api.requests import Fields, from_body, from_json, from_query
+from muniment_services.startup import Startup
 from muniment_services.write import Caller
 
 if TYPE_CHECKING:
@@ -38,7 +40,8 @@ class Answer:
 class Call:
     """One request, as a handler sees it."""
 
-    services: Services
+    started: Services | None
+    startup: Startup
     caller: Caller
     method: str
     path_params: Mapping[str, str]
@@ -46,6 +49,17 @@ class Call:
     headers: Mapping[bytes, bytes]
     body: bytes = b""
     stream: AsyncIterator[bytes] | None = field(default=None)
+
+    @property
+    def services(self) -> Services:
+        """What the application consists of. Raises ApiError (503) while the server is starting."""
+        if self.started is None:
+            raise ApiError(
+                "TEMPORARILY_UNAVAILABLE",
+                f"The server is {self.startup.phase}; try again.",
+                ((b"retry-after", b"1"),),
+            )
+        return self.started
 
     @property
     def content_type(self) -> str | None:

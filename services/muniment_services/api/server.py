@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import msgspec
+
 from muniment_auth.permissions import Permission as P
 from muniment_services.api import wire
-from muniment_services.api.errors import ApiError
+from muniment_services.api.errors import ApiError, expected
 from muniment_services.api.routes import Answer, Call, Route, mlflow
 
 MLFLOW_VERSION = "3.17.2"
@@ -29,14 +31,28 @@ async def health(_: Call) -> Answer:
     return Answer(b"OK", content_type="text/plain; charset=utf-8")
 
 
-async def ready(call: Call) -> bytes:
-    """GET /readyz: the log can be read and projections are not failing; 503 otherwise."""
-    services = call.services
+async def ready(call: Call) -> Answer | bytes:
+    """GET /readyz: caught up with the log, and projections are not failing; 503 otherwise.
+
+    While the server starts, the answer tells how far it is. A log that cannot be reached does not
+    make a replica unready: every other would be too, and it can still answer what it knows.
+    """
+    services = call.started
+    if services is None or not call.startup.is_serving:
+        return _not_ready(call)
     problem = services.fold.failure or services.runner.failure or services.runner.damage
     if problem is not None:
         raise ApiError("TEMPORARILY_UNAVAILABLE", problem, ((b"retry-after", b"5"),))
-    await services.fold.caught_up()
     return wire.encode({"status": "ready", "projection_backlog_events": services.runner.backlog})
+
+
+def _not_ready(call: Call) -> Answer:
+    refused = expected(
+        ApiError("TEMPORARILY_UNAVAILABLE", f"The server is {call.startup.phase}; try again.")
+    )
+    assert refused is not None
+    told = {**msgspec.json.decode(refused.body), **msgspec.to_builtins(call.startup.progress)}
+    return Answer(wire.encode(told), refused.status, headers=((b"retry-after", b"1"),))
 
 
 async def version(_: Call) -> Answer:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TypeVar
 
+from muniment_auth.permissions import Permission
 from muniment_projections.base import Connection
 from muniment_projections.runner import Runner
 from muniment_services.artifacts.keeper import Artifacts
 from muniment_services.domain.commands import State
+from muniment_services.domain.errors import Quarantined
 from muniment_services.fold import Fold
+from muniment_services.log.base import LogUnavailable
 from muniment_services.rebuilder import Rebuilder
 from muniment_services.write import Writer
+
+STALE_HEADER = b"muniment-stale"
 
 T = TypeVar("T")
 
@@ -27,15 +33,49 @@ class Services:
     rebuilder: Rebuilder
     artifact_root: str
     artifacts: Artifacts
+    stale_reads: bool
 
     async def state(self, kind: str, aggregate_id: str) -> State | None:
-        """One aggregate, as of everything that was in the log when this was called."""
-        await self.fold.caught_up()
+        """One aggregate, as of everything that was in the log when this was called.
+
+        Raises Quarantined, and what `caught_up` raises.
+        """
+        await self.caught_up()
         await self.fold.ensure_loaded(((kind, aggregate_id),))
+        if (kind, aggregate_id) in self.fold.state.quarantine:
+            raise Quarantined(kind, aggregate_id)
         return self.fold.state.get(kind, aggregate_id)
 
     async def read(self, query: Callable[[Connection], T]) -> T:
         """Run a query on projections that hold everything that was in the log at this call."""
-        await self.fold.caught_up()
+        await self.caught_up()
         await self.runner.fresh()
         return await self.runner.read(query)
+
+    async def caught_up(self) -> None:
+        """Wait until what is in the log now is folded.
+
+        While the log cannot be asked, and `stale_reads` allows it, what is folded so far has to do,
+        and the answer is marked (`stale_header`). Raises LogUnavailable otherwise.
+        """
+        if self.stale_reads and self.fold.failure is None:
+            if self.fold.stale_since_ms is not None:
+                return
+            try:
+                await self.fold.caught_up()
+            except LogUnavailable:
+                if self.fold.stale_since_ms is None:
+                    raise
+            return
+        await self.fold.caught_up()
+
+    def stale_header(self, permission: Permission) -> tuple[bytes, bytes] | None:
+        """The header that marks an answer which may be old: as of when it is not. None: it is new.
+
+        Writes are never stale: they are answered only after the log took them.
+        """
+        since_ms = self.fold.stale_since_ms
+        if since_ms is None or not permission.endswith(":read") or permission is Permission.PUBLIC:
+            return None
+        as_of = datetime.fromtimestamp(since_ms / 1000, UTC).isoformat(timespec="milliseconds")
+        return STALE_HEADER, f"as_of={as_of}".encode()

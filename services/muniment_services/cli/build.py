@@ -1,8 +1,8 @@
 """The process in which a running server has its projections built anew. Not for people.
 
-`python -m muniment_services.cli.build DATA_DIR FILE MEMORY` reads the log beside the server, folds
-it into a new database at FILE, and prints a BuilderLine for every batch. When the server dies, the
-next line finds nobody to read it and ends this process.
+`python -m muniment_services.cli.build FILE`, with the server's settings as JSON on standard input,
+reads the log beside the server, folds it into a new database at FILE, and prints a BuilderLine for
+every batch. When the server dies, the next line finds nobody to read it and ends this process.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ NEAR_EVENTS = 2_000
 ROUNDS_MAX = 50
 
 
-def build(data_dir: Path, path: Path, memory: str) -> None:
+def build(settings: Settings, path: Path) -> None:
     """Build the file; incomplete when LogError, StoreError, duckdb.Error or OSError is raised."""
-    settings = Settings(data_dir=data_dir, projections_memory=memory)
-    log = bootstrap.embedded_log(data_dir, settings, read_only=True)
+    log = bootstrap.open_log(settings, read_only=True)
     with asyncio.Runner() as loop:
         loop.run(log.start())
         store = bootstrap.projections_store(path, settings)
+        store.belong_to(log.log_id)
         rest = CatchUp(log, bootstrap.codec(), store)
         done = 0
         for _ in range(ROUNDS_MAX):
@@ -64,9 +64,9 @@ def _tell(line: BuilderLine) -> None:
 def main() -> None:
     """Build what the arguments say; the last line tells what went wrong, if anything did."""
     os.nice(NICENESS)
-    data_dir, path, memory = sys.argv[1:]
+    settings = Settings.model_validate_json(sys.stdin.buffer.read())
     try:
-        build(Path(data_dir), Path(path), memory)
+        build(settings, Path(sys.argv[1]))
     except (LogError, StoreError, duckdb.Error, OSError) as error:
         _tell(BuilderLine(error=str(error)))
         sys.exit(1)

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 
 from muniment_schemas.ids import Offset
-from muniment_services.cli.options import AsJson, Config, DataDir, settings_with_log
+from muniment_services.cli.options import (
+    AsJson,
+    Config,
+    DataDir,
+    LogOptions,
+    settings_with_log,
+)
 from muniment_services.cli.terminal import flush, mendable, write, write_json
 from muniment_services.log.base import EventLog, Record, TopicPartition
 
@@ -67,20 +73,21 @@ def events(
     ] = None,
     json: AsJson = False,
     config: Config = None,
+    log_options: LogOptions | None = None,
 ) -> None:
     """Print the chosen events. What each option does: `muniment events --help`."""
     from muniment_services import bootstrap
     from muniment_services.cli import selection
 
     with mendable():
-        settings = settings_with_log(data_dir, config)
+        settings = settings_with_log(data_dir, config, log_options)
         chosen = selection.Selection(
             types=selection.known_types(type or ()),
             aggregates=frozenset(aggregate or ()),
             actors=frozenset(actor or ()),
         )
         begin = selection.since(since, bootstrap.now_ms())
-        log = bootstrap.embedded_log(settings.data_dir, settings, read_only=True)
+        log = bootstrap.open_log(settings, read_only=True)
         printer = _Printer(chosen, json, limit)
         asyncio.run(_print(log, printer, topic or [], begin, follow))
 

@@ -8,8 +8,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from types import FrameType
 
 import structlog
@@ -18,9 +18,9 @@ import uvicorn
 from muniment_services import bootstrap, instance
 from muniment_services.api.app import build
 from muniment_services.api.hosts import HostCheck
-from muniment_services.api.services import Services
 from muniment_services.cli.release import release
 from muniment_services.config import ConfigError, Settings
+from muniment_services.startup import DRAINING, Startup
 
 BACKLOG = 2048
 KEEP_ALIVE_S = 65
@@ -32,6 +32,8 @@ and readers beside a busy event loop wait most of their time (reading was ten ti
 EVERY_ADDRESS: Mapping[str, str] = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 """Where this machine reaches a listener on every address."""
 
+ANNOUNCE_POLL_S = 0.02
+
 DEMO_MODULE = "muniment_services.cli.demo"
 
 
@@ -42,21 +44,13 @@ def run(settings: Settings, demo: bool) -> None:
     """
     signal.signal(signal.SIGTERM, _end)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    failures: list[Exception] = []
-
-    @asynccontextmanager
-    async def services() -> AsyncIterator[Services]:
-        try:
-            async with bootstrap.services(settings) as started:
-                yield started
-        except Exception as error:
-            failures.append(error)
-            raise
-
+    startup = Startup()
     listener = _listen(settings)
     hosts = HostCheck((*settings.allowed_hosts, settings.host))
     config = uvicorn.Config(
-        build(services, hosts, bootstrap.local_user()),
+        build(
+            lambda: bootstrap.services(settings, startup), hosts, bootstrap.local_user(), startup
+        ),
         loop="uvloop",
         http="httptools",
         lifespan="on",
@@ -68,11 +62,11 @@ def run(settings: Settings, demo: bool) -> None:
         timeout_graceful_shutdown=settings.shutdown_s,
     )
     try:
-        _Server(config, listener, settings, demo).run(sockets=[listener])
+        _Server(config, listener, settings, startup, demo).run(sockets=[listener])
     finally:
         # In the place of uvicorn's own exit, which says nothing.
-        if failures:
-            raise failures[0] from None
+        if startup.failure is not None:
+            raise startup.failure from None
 
 
 def _end(_: int, __: FrameType | None) -> None:
@@ -83,23 +77,32 @@ def _end(_: int, __: FrameType | None) -> None:
 class _Server(uvicorn.Server):
     # Says where it listens once it does, for people and for other commands.
     def __init__(
-        self, config: uvicorn.Config, listener: socket.socket, settings: Settings, demo: bool
+        self,
+        config: uvicorn.Config,
+        listener: socket.socket,
+        settings: Settings,
+        startup: Startup,
+        demo: bool,
     ) -> None:
         super().__init__(config)
         self._listener = listener
         self._settings = settings
+        self._startup = startup
         self._demo = demo
+        self._announcing: asyncio.Task[None] | None = None
         self._demo_task: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        # A start that fails is told in one line by whoever called `run`, not by uvicorn's own.
-        quiet = logging.getLogger("uvicorn.error")
-        level = quiet.level
-        quiet.setLevel(logging.CRITICAL + 1)
         await super().startup(sockets)
-        quiet.setLevel(level)
-        if not self.started:
-            return
+        self._announcing = asyncio.create_task(self._announce())
+
+    async def _announce(self) -> None:
+        # Probes are answered from now on; what is told to people is told when all is there.
+        while not self._startup.is_serving:
+            if self._startup.failure is not None:
+                self.should_exit = True
+                return
+            await asyncio.sleep(ANNOUNCE_POLL_S)
         url = _url(self._settings.host, self._listener.getsockname()[1])
         now = instance.Instance(
             url=url, pid=os.getpid(), version=release(), started_at_ms=bootstrap.now_ms()
@@ -114,10 +117,22 @@ class _Server(uvicorn.Server):
             self._demo_task = asyncio.create_task(_log_demo(url, str(self._settings.data_dir)))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        if self._demo_task is not None:
-            self._demo_task.cancel()
+        for task in (self._announcing, self._demo_task):
+            if task is not None:
+                task.cancel()
+        if self._startup.is_serving:
+            self._startup.enter(DRAINING)
+            await self._drain()
+        self._startup.stop()
         await super().shutdown(sockets)
         instance.withdraw(self._settings.data_dir, os.getpid())
+
+    async def _drain(self) -> None:
+        # A load balancer sees that we are not ready, and turns away before connections are refused.
+        ends = asyncio.get_running_loop().time() + self._settings.drain_s
+        # uvicorn notes a second signal in a plain attribute.
+        while asyncio.get_running_loop().time() < ends and not self.force_exit:  # noqa: ASYNC110
+            await asyncio.sleep(ANNOUNCE_POLL_S)
 
 
 async def _log_demo(url: str, data_dir: str) -> None:
@@ -175,3 +190,6 @@ def configure_logging(level: str) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
     logging.basicConfig(stream=sys.stderr, level=max(number, logging.WARNING), force=True)
+    # kafka-python writes a line for every connection that is refused; what matters of it is told
+    # by the log that uses it.
+    logging.getLogger("kafka").propagate = number <= logging.DEBUG

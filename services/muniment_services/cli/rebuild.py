@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
-from muniment_services.cli.options import AsJson, Config, DataDir, settings_with_log
+from muniment_services.cli.options import (
+    AsJson,
+    Config,
+    DataDir,
+    LogOptions,
+    settings_with_log,
+)
 from muniment_services.cli.terminal import CliError, Meter, mendable, write, write_json
 
 if TYPE_CHECKING:
@@ -30,19 +36,21 @@ def rebuild(
     ] = None,
     json: AsJson = False,
     config: Config = None,
+    log_options: LogOptions | None = None,
 ) -> None:
     """Rebuild by the server that has the data folder, else in this process."""
     from muniment_services.cli.client import Client, server_of
-    from muniment_services.log.base import LogUnavailable
+    from muniment_services.instance import FolderInUse, held
 
     with mendable():
         if url is not None:
             _by_server(Client(url), json)
             return
-        settings = settings_with_log(data_dir, config)
+        settings = settings_with_log(data_dir, config, log_options)
         try:
-            asyncio.run(_by_us(settings, json))
-        except LogUnavailable as error:
+            with held(settings.data_dir):
+                asyncio.run(_by_us(settings, json))
+        except FolderInUse as error:
             server = server_of(settings.data_dir)
             if server is None:
                 raise CliError(f"{error} Name its URL by --url to have it rebuild.") from None
@@ -55,7 +63,7 @@ async def _by_us(settings: Settings, as_json: bool) -> None:
     from muniment_services.projection_files import settle
     from muniment_services.rebuild import build
 
-    log = bootstrap.embedded_log(settings.data_dir, settings)
+    log = bootstrap.open_log(settings, read_only=True)
     await log.start()
     try:
         ends = await log.end_offsets()

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from muniment_services.cli.options import Config, DataDir
+from muniment_services.cli.options import Config, DataDir, LogOptions
 from muniment_services.cli.terminal import CliError, mendable
 
 DEMO_NEEDS = ("mlflow", "sklearn", "skops")
@@ -50,6 +50,37 @@ def serve(
             "port can then read and change everything. [default: no]",
         ),
     ] = None,
+    log_options: LogOptions | None = None,
+    kafka_replication: Annotated[
+        int | None,
+        Parameter(
+            help="Replicas of each topic that is made. [default: as many as brokers, up to 3]"
+        ),
+    ] = None,
+    schema_registry: Annotated[
+        str | None,
+        Parameter(
+            help="URL of a Confluent-compatible registry; events are then framed for its clients."
+        ),
+    ] = None,
+    artifacts: Annotated[
+        str | None,
+        Parameter(
+            help="Where artifacts are kept: a folder, or s3://, gs://, az://BUCKET/PREFIX. "
+            "[default: artifacts in the data folder]"
+        ),
+    ] = None,
+    snapshots: Annotated[
+        str | None,
+        Parameter(help="Where snapshots are kept. [default: snapshots in the data folder]"),
+    ] = None,
+    stale_reads: Annotated[
+        bool | None,
+        Parameter(
+            help="Answer reads, marked as stale, while the log cannot be asked what is new. "
+            "[default: yes]"
+        ),
+    ] = None,
     runs_partitions: Annotated[
         int | None,
         Parameter(help="Partitions of the runs topic; fixed when the log is created. [default: 6]"),
@@ -61,6 +92,13 @@ def serve(
     shutdown_s: Annotated[
         int | None,
         Parameter(help="Seconds that requests under way get to finish on SIGTERM. [default: 4]"),
+    ] = None,
+    drain_s: Annotated[
+        int | None,
+        Parameter(
+            help="Seconds that /readyz says 503 on SIGTERM while requests are still served. "
+            "[default: 0]"
+        ),
     ] = None,
     log_level: Annotated[
         str | None, Parameter(help="debug, info, warning or error. [default: info]")
@@ -74,9 +112,16 @@ def serve(
         "data_dir": data_dir,
         "allowed_hosts": None if allowed_hosts is None else tuple(allowed_hosts),
         "allow_unauthenticated_network_access": allow_unauthenticated_network_access,
+        **(log_options or LogOptions()).flags(),
+        "kafka_replication": kafka_replication,
+        "schema_registry": schema_registry,
+        "artifacts": artifacts,
+        "snapshots": snapshots,
+        "stale_reads": stale_reads,
         "runs_partitions": runs_partitions,
         "projections_memory": projections_memory,
         "shutdown_s": shutdown_s,
+        "drain_s": drain_s,
         "log_level": log_level,
     }
     if demo:

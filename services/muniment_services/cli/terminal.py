@@ -27,11 +27,13 @@ class BrokenOff(Exception):
 
 @contextmanager
 def mendable() -> Iterator[None]:
-    """Turns the errors of settings, log, projections and files into CliErrors."""
+    """Turns the errors of settings, log, projections, artifacts and files into CliErrors."""
     import duckdb
 
     from muniment_projections.store import StoreError
+    from muniment_services.artifacts.base import ArtifactError
     from muniment_services.config import ConfigError
+    from muniment_services.instance import FolderInUse
     from muniment_services.log.base import LogError
 
     try:
@@ -40,7 +42,7 @@ def mendable() -> Iterator[None]:
         raise BrokenOff from None
     except duckdb.Error as error:
         raise CliError(f"the projections cannot be used: {_line(error)}") from error
-    except (ConfigError, LogError, StoreError, OSError) as error:
+    except (ConfigError, FolderInUse, LogError, StoreError, OSError) as error:
         raise CliError(_line(error)) from error
 
 

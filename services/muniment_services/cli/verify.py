@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
-from muniment_services.cli.options import AsJson, Config, DataDir, settings_with_log
+from muniment_services.cli.options import (
+    AsJson,
+    Config,
+    DataDir,
+    LogOptions,
+    settings_with_log,
+)
 from muniment_services.cli.terminal import CliError, Meter, mendable, write, write_json
 
 if TYPE_CHECKING:
@@ -49,13 +55,14 @@ def verify(
     artifacts: Annotated[bool, Parameter(help="Compare the files with what was recorded.")] = True,
     json: AsJson = False,
     config: Config = None,
+    log_options: LogOptions | None = None,
 ) -> None:
     """Check, print what was found, and exit with status 1 when anything is wrong."""
     from muniment_services.verify import Findings
 
     findings = Findings()
     with mendable():
-        settings = settings_with_log(data_dir, config)
+        settings = settings_with_log(data_dir, config, log_options)
         report = asyncio.run(_verify(settings, findings, projections, artifacts, json))
         (_print_json if json else _print)(report, findings)
     if findings.count:
@@ -69,7 +76,7 @@ async def _verify(
     from muniment_services.verify import FoldCheck, LogCheck
 
     found = _digests(settings) if projections else None
-    log = bootstrap.embedded_log(settings.data_dir, settings, read_only=True)
+    log = bootstrap.open_log(settings, read_only=True)
     await log.start()
     ends = await log.end_offsets()
     codec = bootstrap.codec()

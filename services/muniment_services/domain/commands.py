@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import ClassVar, Protocol, TypeVar
 
 import msgspec
 
@@ -30,7 +30,14 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):
-    """Base of all commands."""
+    """Base of all commands.
+
+    FRESH: whether it is decided only after all that is in the log has been folded, because it looks
+    at things whose history its own event does not share. False for what jobs log all the time:
+    what those may not do shows when they are folded.
+    """
+
+    FRESH: ClassVar[bool] = True
 
     def needs(self) -> tuple[AggregateKey, ...]:
         """Aggregates outside the catalog that `decide` looks at."""

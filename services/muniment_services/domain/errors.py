@@ -7,6 +7,7 @@ DomainError
 ├── WrongState         it contradicts the state of what it is about
 ├── NotAllowedNow      MLflow's own refusal that it reports as an internal error
 └── KeyReused          the Idempotency-Key belongs to another request
+Quarantined            (not a refusal of the domain's) its history cannot be followed now
 Void                   (not a refusal) an event of the log that changes nothing when folded
 """
 
@@ -49,6 +50,20 @@ class KeyReused(DomainError):
             "This Idempotency-Key was already used for a request with another body. "
             "Send a new key with every new request."
         )
+
+
+class Quarantined(Exception):
+    """An earlier event of the same thing cannot be folded, so nothing can be said or done of it."""
+
+    retry_after_s = 60
+
+    def __init__(self, kind: str, aggregate_id: str) -> None:
+        self.message = (
+            f"The {kind.replace('_', ' ')} {aggregate_id} is in quarantine: an event of it cannot "
+            "be read by this release. Nothing is lost; `muniment quarantine list` says which, and "
+            "`muniment quarantine replay` takes it up again after an upgrade."
+        )
+        super().__init__(self.message)
 
 
 class Void(Exception):

@@ -40,6 +40,8 @@ class LogBatch(Command, frozen=True, kw_only=True):
     paths: whether messages name the place in the batch (`params[0].key`) or just the field (`key`).
     """
 
+    FRESH = False
+
     run_id: str
     params: tuple[tuple[str, str], ...] = ()
     tags: tuple[tuple[str, str], ...] = ()

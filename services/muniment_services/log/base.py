@@ -130,6 +130,11 @@ class EventLog(Protocol):
     def partitions(self) -> Mapping[str, int]:
         """Partition count by topic."""
 
+    @property
+    def log_id(self) -> str:
+        """32 hex digits that tell this log from every other, copies of it included in Kafka's case;
+        empty before `start`."""
+
     async def start(self) -> None:
         """Open the log, or raise LogUnavailable or LogCorrupt with what to do."""
 

@@ -1,0 +1,415 @@
+"""Reads records back from Kafka: end offsets, ranges of a partition, and all that is new.
+
+A consumer of kafka-python belongs to one thread at a time. There is one for end offsets, a few idle
+ones for `read`, and one in a thread of its own for each `follow`. None of them belongs to a group:
+each replica reads everything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+import structlog
+from kafka import KafkaConsumer
+from kafka import TopicPartition as KafkaPartition
+from kafka.consumer.fetcher import RecordTooLargeError
+from kafka.errors import (
+    KafkaError,
+    LogTruncationError,
+    OffsetOutOfRangeError,
+    TopicAuthorizationFailedError,
+)
+
+from muniment_schemas.ids import Offset
+from muniment_services.log.base import (
+    LogCorrupt,
+    LogError,
+    LogUnavailable,
+    Record,
+    TopicPartition,
+)
+from muniment_services.log.kafka_connection import Brokers, connected
+
+LOOK_UP_S_MAX = 4.0
+"""End offsets that are not there by then are not to be had now."""
+
+LOOK_UP_TRY_MS = 1_000
+"""One try; a look-up that was sent to a broker which has died is not waited for longer."""
+
+READ_S_MAX = 30.0
+"""`read` waits so long for records of which it knows that they exist."""
+
+POLL_MS = 250
+"""How often a follower looks whether it shall stop, when nothing comes."""
+
+FETCH_BYTES_MAX = 32 * 1024 * 1024
+PARTITION_BYTES_MAX = 8 * 1024 * 1024
+POLL_RECORDS_MAX = 5_000
+READERS_IDLE_MAX = 4
+FOLLOW_RECORDS_MAX = 20_000
+"""Records that wait for one follower, at most, before its thread stops fetching."""
+
+FOLLOW_BYTES_MAX = 64 * 1024 * 1024
+RETRY_S = 0.5
+
+_LOST = (OffsetOutOfRangeError, LogTruncationError)
+
+_log = structlog.get_logger("muniment.log")
+
+
+class Names:
+    """Our topic-partitions and the cluster's."""
+
+    def __init__(self, prefix: str, partitions: Mapping[str, int]) -> None:
+        self.topics = {topic: f"{prefix}.{topic}" for topic in partitions}
+        self.theirs = {
+            TopicPartition(topic, number): KafkaPartition(self.topics[topic], number)
+            for topic, count in partitions.items()
+            for number in range(count)
+        }
+        self.ours = {theirs: ours for ours, theirs in self.theirs.items()}
+
+
+class Consumers:
+    """Makes consumers for one cluster."""
+
+    def __init__(self, brokers: Brokers, names: Names) -> None:
+        self.names = names
+        self._brokers = brokers
+
+    def make(self, within_s: float = 4.0) -> KafkaConsumer:
+        """A consumer that has found the cluster. Blocking. Raises LogUnavailable."""
+        options = self._brokers.options()
+        return connected(self._brokers, lambda: self._open(options), within_s)
+
+    def _open(self, options: Mapping[str, Any]) -> KafkaConsumer:
+        return KafkaConsumer(
+            **options,
+            metrics_enabled=False,
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            allow_auto_create_topics=False,
+            exclude_internal_topics=False,
+            fetch_max_wait_ms=POLL_MS,
+            fetch_max_bytes=FETCH_BYTES_MAX,
+            max_partition_fetch_bytes=PARTITION_BYTES_MAX,
+            max_poll_records=POLL_RECORDS_MAX,
+        )
+
+
+class EndOffsets:
+    """Asks for all end offsets; who asks while a look-up is under way shares the next one."""
+
+    def __init__(self, consumers: Consumers) -> None:
+        self._consumers = consumers
+        self._consumer: KafkaConsumer | None = None
+        self._thread = ThreadPoolExecutor(1, "log-ends")
+        self._next: asyncio.Future[Mapping[TopicPartition, Offset]] | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def look_up(self) -> Mapping[TopicPartition, Offset]:
+        """End offsets as they were at some moment after this call. Raises LogUnavailable."""
+        if self._next is None:
+            self._next = asyncio.get_running_loop().create_future()
+        wanted = self._next
+        if self._task is None:
+            self._task = asyncio.create_task(self._serve())
+        return await asyncio.shield(wanted)
+
+    async def close(self) -> None:
+        """Release the consumer. Idempotent."""
+        if self._task is not None:
+            await self._task
+        self._thread.shutdown(wait=False)
+        if self._consumer is not None:
+            consumer, self._consumer = self._consumer, None
+            await asyncio.to_thread(_close, consumer)
+
+    async def _serve(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._next is not None:
+            waiting, self._next = self._next, None
+            try:
+                found = await loop.run_in_executor(self._thread, self._ask)
+            except LogError as error:
+                waiting.set_exception(error)
+                waiting.exception()  # Whoever asked may have gone; that is no unseen error.
+            else:
+                waiting.set_result(found)
+        self._task = None
+
+    def _ask(self) -> Mapping[TopicPartition, Offset]:
+        deadline = time.monotonic() + LOOK_UP_S_MAX
+        theirs = list(self._consumers.names.theirs.values())
+        while True:
+            try:
+                if self._consumer is None:
+                    self._consumer = self._consumers.make(LOOK_UP_S_MAX)
+                found = self._consumer.end_offsets(theirs, LOOK_UP_TRY_MS)
+            # KeyError: kafka-python leaves out partitions that have no leader at the moment.
+            except (KafkaError, KeyError) as error:
+                if isinstance(error, TopicAuthorizationFailedError):
+                    raise LogUnavailable(f"our principal may not read {error}") from error
+                if time.monotonic() >= deadline:
+                    self._drop()
+                    what = error if isinstance(error, KafkaError) else "a partition has no leader"
+                    raise LogUnavailable(f"the brokers do not tell end offsets: {what}") from error
+                time.sleep(RETRY_S / 5)
+            else:
+                return {self._consumers.names.ours[at]: Offset(end) for at, end in found.items()}
+
+    def _drop(self) -> None:
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            threading.Thread(target=_close, args=(consumer,), daemon=True).start()
+
+
+class Readers:
+    """Reads ranges of records, in any thread; keeps a few consumers that are where they were."""
+
+    def __init__(self, consumers: Consumers) -> None:
+        self._consumers = consumers
+        self._idle: deque[_Reader] = deque()
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def read(
+        self, at: TopicPartition, start: Offset, records_max: int, bytes_max: int
+    ) -> list[Record]:
+        """Records from `start` on; see EventLog.read. Raises LogUnavailable, LogCorrupt."""
+        reader = self._take(at, start)
+        try:
+            found = reader.read(at, start, records_max, bytes_max)
+        except KafkaError as error:
+            reader.close()
+            if isinstance(error, _LOST):
+                raise LogCorrupt(f"the log has no record {at}@{start}: {error}") from error
+            raise LogUnavailable(f"{at} cannot be read: {error}") from error
+        except BaseException:
+            reader.close()
+            raise
+        self._give_back(reader)
+        return found
+
+    def close(self) -> None:
+        """Release idle consumers, and from now on each after its use."""
+        with self._lock:
+            self._closed = True
+            idle = tuple(self._idle)
+            self._idle.clear()
+        for reader in idle:
+            reader.close()
+
+    def _take(self, at: TopicPartition, start: Offset) -> _Reader:
+        with self._lock:
+            for reader in self._idle:
+                if reader.is_at(at, start):
+                    self._idle.remove(reader)
+                    return reader
+            if len(self._idle) >= READERS_IDLE_MAX:
+                return self._idle.popleft()
+        return _Reader(self._consumers.make(), self._consumers.names)
+
+    def _give_back(self, reader: _Reader) -> None:
+        with self._lock:
+            if not self._closed and len(self._idle) < READERS_IDLE_MAX:
+                self._idle.append(reader)
+                return
+        reader.close()
+
+
+class _Reader:
+    """A consumer at one place of one partition, and what it has fetched beyond what was asked."""
+
+    def __init__(self, consumer: KafkaConsumer, names: Names) -> None:
+        self._consumer = consumer
+        self._names = names
+        self._at: TopicPartition | None = None
+        self._due = Offset(0)
+        self._end = Offset(0)
+        self._fetched: deque[Record] = deque()
+
+    def is_at(self, at: TopicPartition, start: Offset) -> bool:
+        """Whether the next record that is read is this one, without a new fetch from elsewhere."""
+        return self._at == at and self._due == start
+
+    def read(
+        self, at: TopicPartition, start: Offset, records_max: int, bytes_max: int
+    ) -> list[Record]:
+        """See EventLog.read. Raises KafkaError."""
+        if not self.is_at(at, start):
+            self._go(at, start)
+        if self._due >= self._end:
+            self._end = self._ask_end(at)
+        found: list[Record] = []
+        size = 0
+        stop = min(self._end, start + records_max)
+        deadline = time.monotonic() + READ_S_MAX
+        while self._due < stop and size < bytes_max:
+            if not self._fetched:
+                self._fetch(at, deadline)
+                continue
+            record = self._fetched.popleft()
+            if record.offset != self._due:
+                raise LogCorrupt(f"the log has no record {at}@{self._due}")
+            found.append(record)
+            self._due = Offset(self._due + 1)
+            size += len(record.value) + len(record.key)
+        return found
+
+    def close(self) -> None:
+        """Release the consumer."""
+        _close(self._consumer)
+
+    def _go(self, at: TopicPartition, start: Offset) -> None:
+        theirs = self._names.theirs[at]
+        if self._at != at:
+            self._consumer.assign([theirs])
+            self._end = Offset(0)
+        self._consumer.seek(theirs, start)
+        self._at, self._due = at, start
+        self._fetched.clear()
+
+    def _ask_end(self, at: TopicPartition) -> Offset:
+        theirs = self._names.theirs[at]
+        try:
+            found = self._consumer.end_offsets([theirs], int(LOOK_UP_S_MAX * 1000))
+        except KeyError as error:
+            raise KafkaError(f"{theirs} has no leader") from error
+        return Offset(found[theirs])
+
+    def _fetch(self, at: TopicPartition, deadline: float) -> None:
+        polled = self._consumer.poll(POLL_MS)
+        for batch in polled.values():
+            self._fetched.extend(_records(at, batch))
+        if not polled and time.monotonic() > deadline:
+            raise KafkaError(f"no record came within {READ_S_MAX:g} s")
+
+
+class Follower:
+    """Fetches what is new in a thread of its own and hands it to the event loop.
+
+    `due` is, per topic-partition, the offset that comes next. The thread waits while
+    FOLLOW_RECORDS_MAX records or FOLLOW_BYTES_MAX bytes wait to be taken.
+    """
+
+    def __init__(self, consumers: Consumers, start: Mapping[TopicPartition, Offset]) -> None:
+        """Nothing is fetched before `run`."""
+        self.due = dict(start)
+        self.failure: LogError | None = None
+        self.woken = asyncio.Event()
+        self._consumers = consumers
+        self._pending: list[Record] = []
+        self._bytes = 0
+        self._room = threading.Event()
+        self._room.set()
+        self._stopping = threading.Event()
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._run, name="log-follow", daemon=True)
+
+    def start(self) -> None:
+        """Begin to fetch."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Fetch nothing more; the thread ends soon."""
+        self._stopping.set()
+        self._room.set()
+
+    def take(self) -> Sequence[Record]:
+        """What has come since the last call."""
+        taken, self._pending, self._bytes = self._pending, [], 0
+        self._room.set()
+        return taken
+
+    def has_come_to(self, ends: Mapping[TopicPartition, Offset]) -> bool:
+        """Whether everything before `ends` was taken or waits to be."""
+        return all(due >= ends.get(at, 0) for at, due in self.due.items())
+
+    def _offer(self, records: list[Record], size: int) -> None:
+        self._pending.extend(records)
+        self._bytes += size
+        for record in records:
+            self.due[record.at] = Offset(record.offset + 1)
+        if self._is_full():
+            self._room.clear()
+        self.woken.set()
+
+    def _is_full(self) -> bool:
+        return len(self._pending) >= FOLLOW_RECORDS_MAX or self._bytes >= FOLLOW_BYTES_MAX
+
+    def _fail(self, error: LogError) -> None:
+        self.failure = error
+        self.woken.set()
+
+    def _run(self) -> None:
+        # A place of our own: what the loop has not taken yet must not be fetched again.
+        place = dict(self.due)
+        while not self._stopping.is_set():
+            try:
+                self._fetch(place)
+            except LogCorrupt as error:
+                self._tell(self._fail, error)
+                return
+            except (KafkaError, RecordTooLargeError, LogUnavailable, OSError) as error:
+                _log.warning("events cannot be fetched; trying again", reason=str(error))
+                self._stopping.wait(RETRY_S)
+
+    def _fetch(self, place: dict[TopicPartition, Offset]) -> None:
+        names = self._consumers.names
+        consumer = self._consumers.make()
+        try:
+            consumer.assign([names.theirs[at] for at in place])
+            for at, offset in place.items():
+                consumer.seek(names.theirs[at], offset)
+            while not self._stopping.is_set():
+                try:
+                    polled = consumer.poll(POLL_MS)
+                except _LOST as error:
+                    raise LogCorrupt(
+                        f"the log has lost events: {error}"
+                    ) from error
+                if polled:
+                    self._hand_over(polled, place)
+        finally:
+            _close(consumer)
+
+    def _hand_over(
+        self, polled: Mapping[Any, Sequence[Any]], place: dict[TopicPartition, Offset]
+    ) -> None:
+        records: list[Record] = []
+        size = 0
+        for theirs, batch in polled.items():
+            at = self._consumers.names.ours[theirs]
+            for record in _records(at, batch):
+                if record.offset != place[at]:
+                    raise LogCorrupt(f"the log has no record {at}@{place[at]}")
+                place[at] = Offset(record.offset + 1)
+                size += len(record.value) + len(record.key)
+                records.append(record)
+        self._tell(self._offer, records, size)
+        while not self._room.wait(POLL_MS / 1000) and not self._stopping.is_set():
+            pass
+
+    def _tell(self, function: Callable[..., None], *values: Any) -> None:
+        with suppress(RuntimeError):  # The loop has gone, and all who would listen with it.
+            self._loop.call_soon_threadsafe(function, *values)
+
+
+def _records(at: TopicPartition, batch: Iterable[Any]) -> list[Record]:
+    return [
+        Record(at, Offset(r.offset), r.key, r.value, tuple(r.headers), r.timestamp) for r in batch
+    ]
+
+
+def _close(consumer: KafkaConsumer) -> None:
+    with suppress(KafkaError):
+        consumer.close(autocommit=False, timeout_ms=1_000)
