@@ -6,15 +6,23 @@ import asyncio
 import errno
 import hashlib
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from obstore.exceptions import GenericError
-from obstore.store import MemoryStore
 
+from harness.object_store import (
+    ObjectStoreServer,
+    minio_binary,
+    running_minio,
+    running_moto,
+)
 from muniment_services.artifacts.base import (
+    ABANDONED_S,
     BLOCK_BYTES,
     ArtifactIsFolder,
     ArtifactMissing,
@@ -24,17 +32,43 @@ from muniment_services.artifacts.base import (
     StorageFull,
     StoreUnavailable,
 )
+from muniment_services.artifacts.failures import translated
 from muniment_services.artifacts.local import STAGING, LocalArtifacts
-from muniment_services.artifacts.objects import FILES, ObjectArtifacts, translated
+from muniment_services.artifacts.objects import FILES, PART_BYTES, ObjectArtifacts
+from muniment_services.artifacts.place import open_bucket
 
 Test = Callable[[ArtifactStore], Coroutine[Any, Any, None]]
 
 
-@pytest.fixture(params=["local", "memory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> ArtifactStore:
-    made: ArtifactStore = (
-        LocalArtifacts(tmp_path) if request.param == "local" else ObjectArtifacts(MemoryStore())
-    )
+S3_SERVERS = {"s3": running_moto} | ({"minio": running_minio} if minio_binary() else {})
+"""moto everywhere; MinIO too where somebody has built it."""
+
+
+@pytest.fixture(scope="module", params=["local", *S3_SERVERS])
+def place(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ObjectStoreServer | None]:
+    """A running S3, or None for local folders."""
+    if request.param == "local":
+        yield None
+        return
+    with (
+        S3_SERVERS[request.param](tmp_path_factory.mktemp("s3")) as server,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
+        yield server
+
+
+@pytest.fixture
+def store(place: ObjectStoreServer | None, tmp_path: Path) -> ArtifactStore:
+    made: ArtifactStore
+    if place is None:
+        made = LocalArtifacts(tmp_path)
+    else:
+        bucket = place.make_bucket(f"b-{uuid.uuid4().hex}")
+        made = ObjectArtifacts(open_bucket(f"{bucket}/some/prefix"), bucket)
     asyncio.run(made.start())
     return made
 
@@ -55,8 +89,10 @@ async def walked(store: ArtifactStore, folder: str) -> dict[str, int | None]:
     return {entry.path: entry.size_bytes async for entry in store.walk(folder)}
 
 
-LARGE = (bytes(range(256)) * 4099, b"x" * 77) * 9
-"""More than two blocks, in chunks that no block is a multiple of."""
+LARGE = (bytes(range(256)) * 4099, b"x" * 77) * 25
+"""More than two blocks and two parts, in chunks that neither is a multiple of."""
+
+assert sum(map(len, LARGE)) > 2 * max(BLOCK_BYTES, PART_BYTES)
 
 
 @pytest.mark.parametrize("chunks", [(), (b"",), (b"hello",), (b"a" * BLOCK_BYTES,), LARGE], ids=len)
@@ -66,6 +102,8 @@ def test_a_file_comes_back_as_it_was_put(store: ArtifactStore, chunks: tuple[byt
         stored = await store.put("a/b c/ü%20x", body(*chunks))
         assert stored.size_bytes == len(content)
         assert stored.sha256 == hashlib.sha256(content).digest()
+        assert await store.is_current("a/b c/ü%20x", stored)
+        assert await store.describe("a/b c/ü%20x") == stored
         assert await read(store, "a/b c/ü%20x") == content
         assert await store.size("a/b c/ü%20x") == len(content)
 
@@ -105,10 +143,31 @@ def test_an_upload_replaces_the_file_whole(store: ArtifactStore) -> None:
     asyncio.run(run())
 
 
+def test_content_that_another_put_replaced_is_not_current(store: ArtifactStore) -> None:
+    async def run() -> None:
+        first = await store.put("f", body(b"one"))
+        second = await store.put("f", body(b"two"))
+        assert not await store.is_current("f", first)
+        assert await store.is_current("f", second)
+        kept = await store.keep("f")
+        third = await store.put("f", body(*LARGE))
+        assert not await store.is_current("f", second)
+        await store.restore("f", kept)
+        assert await read(store, "f") == b"two"
+        assert not await store.is_current("f", third)
+        await store.delete("f")
+        assert not await store.is_current("f", second)
+        with pytest.raises(ArtifactMissing):
+            await store.describe("f")
+        assert await walked(store, "") == {}
+
+    asyncio.run(run())
+
+
 def test_what_is_not_there(store: ArtifactStore) -> None:
     async def run() -> None:
         await store.put("folder/file", body(b"1"))
-        for path in ("none", "folder/none", "folder/file/below", "n" * 300):
+        for path in ("none", "folder/none", "folder/file/below", "n" * 300, "d/" * 400 + "n"):
             assert await store.size(path) is None
             assert list(await store.list(path)) == []
             with pytest.raises(ArtifactMissing):
@@ -202,7 +261,7 @@ def test_local_writes_are_flushed_before_they_show(
         await store.put("run/folder/file", body(b"1"))
         before, after = steps[: steps.index("moved")], steps[steps.index("moved") + 1 :]
         files = tmp_path / FILES
-        assert before[0] == str(tmp_path / STAGING / "0")
+        assert Path(before[0]).parent == tmp_path / STAGING
         assert {str(tmp_path), str(files), str(files / "run")} <= set(before)
         assert after == [str(files / "run" / "folder")]
         steps.clear()
@@ -225,6 +284,25 @@ def test_a_start_removes_what_a_crash_left(tmp_path: Path) -> None:
         third = LocalArtifacts(tmp_path, transient=True)
         await third.start()
         assert await walked(third, "") == {}
+
+    asyncio.run(run())
+
+
+def test_a_start_leaves_alone_what_others_may_be_working_on(tmp_path: Path) -> None:
+    async def run() -> None:
+        first = LocalArtifacts(tmp_path, transient=True, shared=True)
+        await first.start()
+        old, young = await first.put("a/old", body(b"1")), await first.put("b/young", body(b"2"))
+        kept = await first.keep("b/young")
+        assert kept is not None
+        long_ago = time.time() - ABANDONED_S - 1
+        os.utime(tmp_path / FILES / "a" / "old", (long_ago, long_ago))
+        second = LocalArtifacts(tmp_path, transient=True, shared=True)
+        await second.start()
+        assert await walked(second, "") == {"b/young": young.size_bytes}
+        assert not (tmp_path / FILES / "a").exists()
+        await first.restore("b/young", kept)
+        assert not await second.is_current("a/old", old)
 
     asyncio.run(run())
 

@@ -154,7 +154,7 @@ def refused(error: ArtifactError) -> ApiError:
         case StoreUnavailable():
             return ApiError(
                 "TEMPORARILY_UNAVAILABLE",
-                f"The artifact store cannot do this now: {error.reason}. Nothing was changed.",
+                f"The artifact store cannot do this now: {error.reason}. {error.effect}",
                 ((b"retry-after", str(error.retry_after_s).encode()),),
             )
     return ApiError("INVALID_PARAMETER_VALUE", f"'{error.path}': {error.reason}.")

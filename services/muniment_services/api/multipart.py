@@ -1,8 +1,9 @@
 """Multipart uploads through this server: create, the parts, complete or abort.
 
 An upload's parts wait in a store of their own, which is all the memory there is: a part's ETag is
-the name it is stored by. Completing an upload reads them in order into one ordinary upload, hashed
-and recorded like any other. Parts that nobody completes are removed at the next start.
+the name it is stored by, so any server that shares the store may take any of these calls.
+Completing an upload reads the parts in order into one ordinary upload, hashed and recorded like any
+other. Parts that nobody completes are removed at a later start.
 Source: MLflow 3.17 (`mlflow-artifacts/mpu`, as its client uses it).
 """
 
@@ -16,11 +17,11 @@ from typing import Any
 from muniment_auth.permissions import Permission as P
 from muniment_services.api import wire
 from muniment_services.api.artifacts import proxy, upload
-from muniment_services.api.downloads import refusals
+from muniment_services.api.downloads import refusals, refused
 from muniment_services.api.errors import ApiError
 from muniment_services.api.requests import Field, Fields
 from muniment_services.api.routes import Answer, Call
-from muniment_services.artifacts.base import ArtifactMissing, ArtifactStore
+from muniment_services.artifacts.base import ArtifactMissing, ArtifactStore, StoreUnavailable
 from muniment_services.domain.artifact import below, checked_path
 from muniment_services.domain.errors import Invalid, NotFound
 
@@ -84,8 +85,10 @@ async def complete(call: Call) -> bytes:
     if await _require(store, upload_id) != target:
         raise Invalid(f"The upload '{upload_id}' is not one to '{target}'.")
     names = _names(params["parts"])
+    with refusals():
+        there = {posixpath.basename(entry.path) for entry in await store.list(upload_id)}
     for name in names:
-        if await store.size(f"{upload_id}/{name}") is None:
+        if name not in there:
             raise Invalid(f"The upload '{upload_id}' has no part '{name}'.")
     await upload(call, target, _joined(store, [f"{upload_id}/{name}" for name in names]))
     with refusals():
@@ -133,12 +136,14 @@ async def _require(store: ArtifactStore, upload_id: str) -> str:
         if not _is_id(upload_id):
             raise ArtifactMissing(upload_id)
         opened = await store.get(f"{upload_id}/{TARGET}")
+        return b"".join([chunk async for chunk in opened.chunks]).decode()
+    except StoreUnavailable as error:
+        raise refused(error) from error
     except ArtifactMissing:
         raise NotFound(
-            f"There is no multipart upload '{upload_id}': it was completed or aborted, or the "
-            "server was restarted. Upload the file again."
+            f"There is no multipart upload '{upload_id}': it was completed or aborted, or "
+            "given up long ago. Upload the file again."
         ) from None
-    return b"".join([chunk async for chunk in opened.chunks]).decode()
 
 
 def _is_id(upload_id: str) -> bool:

@@ -11,6 +11,11 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+ABANDONED_S = 3 * 24 * 3600
+"""What an upload of another server left is removed at a start once it is so old. No upload takes
+longer between its last two steps; a server that shares the store may still be working on what is
+younger."""
+
 BLOCK_BYTES = 4 * 1024 * 1024
 """Bodies are hashed, written and read in blocks of this size: large enough that handing one to
 another thread costs nothing beside it, small enough that a thousand uploads fit in memory."""
@@ -24,7 +29,8 @@ class ArtifactError(Exception):
     ├── ArtifactIsFolder   there are files below that path, but none at it
     ├── PathRefused        the store cannot have a file of that name there
     └── StoreUnavailable   the store cannot do it now; nothing was changed
-        └── StorageFull    because there is no room
+        ├── StorageFull    because there is no room
+        └── Overtaken      because another server changed the same file meanwhile
     """
 
     def __init__(self, path: str, reason: str = "") -> None:
@@ -49,6 +55,7 @@ class StoreUnavailable(ArtifactError):
     """The store cannot do it now. Nothing was changed; try again."""
 
     retry_after_s = 5
+    effect = "Nothing was changed."
 
 
 class StorageFull(StoreUnavailable):
@@ -57,12 +64,20 @@ class StorageFull(StoreUnavailable):
     retry_after_s = 30
 
 
+class Overtaken(StoreUnavailable):
+    """Another server replaced or removed the file while it was being published."""
+
+    retry_after_s = 1
+    effect = "Upload the file again."
+
+
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What was written."""
+    """What a file holds. tag: the store's own mark of this content, the same for nothing else."""
 
     size_bytes: int
     sha256: bytes
+    tag: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +105,10 @@ class ArtifactStore(Protocol):
     """Files by path. Paths have been checked: relative, no empty, `.` or `..` parts, no `#`."""
 
     async def start(self) -> None:
-        """Make what the store needs, and remove what interrupted uploads left."""
+        """Make what the store needs, and remove what interrupted uploads left.
+
+        Raises StoreUnavailable, which says what to do, when the store cannot be read and written.
+        """
 
     async def put(self, path: str, chunks: AsyncIterator[bytes]) -> Stored:
         """Store a file, replacing one of that name. Durable and visible when this returns.
@@ -107,6 +125,12 @@ class ArtifactStore(Protocol):
 
     async def forget(self, kept: str) -> None:
         """Remove what `keep` kept."""
+
+    async def is_current(self, path: str, stored: Stored) -> bool:
+        """Whether the file at a path still is what was stored, as no other server changed it."""
+
+    async def describe(self, path: str) -> Stored:
+        """What the file at a path holds now; reads all of it. Raises ArtifactMissing."""
 
     async def get(self, path: str, span: range | None = None) -> Opened:
         """Open a file, or a part of it (`range(start, stop)`, not empty, within the file).

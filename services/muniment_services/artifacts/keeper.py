@@ -4,6 +4,16 @@ An upload is durable in the store before its event is appended, a deletion's eve
 before the files go. A crash between the two leaves a file that no event speaks of, never an event
 whose file is not there. An upload that replaced a file and crashed there left new content under the
 old digest. `verify_artifacts` finds both; no client had been told that they were accepted.
+
+Several servers may share a store and a log. Changes of one path on one server wait for each other;
+those on different servers do not, and there is no lock between them. What holds all the same: once
+the events of uploads to a path have been answered, the newest of them has the digest of the file
+that is there. Each server looks at the file again when its event is durable. If another content is
+there by then, it records that content too: whichever of the two events is later, it is right.
+What can be left to `verify_artifacts`, which reports the file as missing or changed: a file that
+one server removes while another uploads it anew, and uploads to one path on two servers while the
+log refuses both. A download's ETag is the digest in the log, which another server's upload may be
+about to change.
 """
 
 from __future__ import annotations
@@ -11,9 +21,15 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
-from muniment_services.artifacts.base import ArtifactStore, Stored
+from muniment_services.artifacts.base import (
+    ArtifactMissing,
+    ArtifactStore,
+    Overtaken,
+    Stored,
+    StoreUnavailable,
+)
 from muniment_services.domain.artifact import owner_of
 from muniment_services.log.base import LogError
 
@@ -22,6 +38,10 @@ RecordUpload = Callable[[Stored, bool], Awaitable[None]]
 
 RecordDeletion = Callable[[Mapping[str, int]], Awaitable[None]]
 """Appends the events of a deletion; told how many files each owner loses."""
+
+
+AGREE_TRIES_MAX = 5
+"""Times that an upload records what other servers have put in the place of its file."""
 
 
 class Artifacts:
@@ -39,7 +59,7 @@ class Artifacts:
         self._paths = _Paths()
 
     async def start(self) -> None:
-        """Prepare both stores; multipart uploads of an earlier process are forgotten."""
+        """Prepare both stores. Raises StoreUnavailable, which says what to do."""
         await self.store.start()
         await self.parts.start()
 
@@ -50,9 +70,9 @@ class Artifacts:
     async def upload(self, path: str, chunks: AsyncIterator[bytes], record: RecordUpload) -> None:
         """Store a file and record it. What `chunks` or `record` raise is passed on.
 
-        When the log refuses the record, what was there before is there again.
-
-        Whoever is last to send its last byte to a path is also last in the log.
+        When the log refuses the record, what was there before is there again. On one server,
+        whoever is last to send its last byte to a path is also last in the log. Raises Overtaken
+        when other servers go on changing the file; `record` may be called several times.
         """
         async with AsyncExitStack() as held:
             kept: str | None = None
@@ -69,10 +89,26 @@ class Artifacts:
             try:
                 await record(stored, kept is not None)
             except LogError:
-                await self.store.restore(path, kept)
+                if await self.store.is_current(path, stored):
+                    await self.store.restore(path, kept)
                 raise
             if kept is not None:
-                await self.store.forget(kept)
+                with suppress(StoreUnavailable):  # A later start removes it.
+                    await self.store.forget(kept)
+            await self._agree(path, stored, record)
+
+    async def _agree(self, path: str, stored: Stored, record: RecordUpload) -> None:
+        # Until the newest event of the path is that of the content which is there.
+        for left in reversed(range(AGREE_TRIES_MAX)):
+            if await self.store.is_current(path, stored):
+                return
+            if not left:
+                raise Overtaken(path, "other servers replace the file again and again")
+            try:
+                stored = await self.store.describe(path)
+            except ArtifactMissing:
+                raise Overtaken(path, "another server has removed the file") from None
+            await record(stored, True)
 
     async def delete(self, path: str, record: RecordDeletion) -> None:
         """Record the removal of the files at and below a path, then remove them."""

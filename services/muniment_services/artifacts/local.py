@@ -11,38 +11,50 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from io import FileIO
-from itertools import count
 from pathlib import Path
 from threading import Lock
 
-from obstore.store import LocalStore
-
-from muniment_services.artifacts.base import BLOCK_BYTES, ArtifactIsFolder, Opened, Stored
-from muniment_services.artifacts.objects import FILES, ObjectArtifacts, reading, translated
+from muniment_services.artifacts.base import (
+    ABANDONED_S,
+    BLOCK_BYTES,
+    ArtifactIsFolder,
+    Opened,
+    Stored,
+)
+from muniment_services.artifacts.failures import reading, translated
+from muniment_services.artifacts.objects import FILES, ObjectArtifacts
+from muniment_services.artifacts.place import open_folder
 
 STAGING = "staging"
 PUBLISH_TRIES_MAX = 10
 """Times that a move is tried when a deletion removes the empty folder under its feet."""
+
+PATH_BYTES_MAX = 3_000
+"""Longest path: Linux takes 4,095 bytes, the folder's own path included."""
 
 FOLDERS_KNOWN_MAX = 100_000
 """Folders that are remembered as durable; beyond it, all are flushed once more."""
 
 
 class LocalArtifacts(ObjectArtifacts):
-    """An ArtifactStore in a folder that belongs to this process alone.
+    """An ArtifactStore in a folder.
 
-    transient: its files, too, are removed at every start.
+    transient: its files, too, are removed at every start. shared: other servers use the folder
+    (a network file system), so a start removes only what has not been touched for ABANDONED_S.
     """
 
-    def __init__(self, folder: Path, *, transient: bool = False) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        super().__init__(LocalStore(folder, automatic_cleanup=True))
+    block_bytes = BLOCK_BYTES
+    path_bytes_max = PATH_BYTES_MAX
+
+    def __init__(self, folder: Path, *, transient: bool = False, shared: bool = False) -> None:
+        super().__init__(open_folder(folder), str(folder))
         self._folder = folder
+        self._shared = shared
         self._removed_at_start = (STAGING, FILES) if transient else (STAGING,)
-        self._names = count()
         self._making = Lock()
         self._durable: set[Path] = set()
 
@@ -52,7 +64,7 @@ class LocalArtifacts(ObjectArtifacts):
 
     async def put(self, path: str, chunks: AsyncIterator[bytes]) -> Stored:
         """Store a file, replacing one of that name. Durable and visible when this returns."""
-        staged = f"{STAGING}/{next(self._names)}"
+        staged = f"{STAGING}/{self._unique()}"
         with translated(path):
             try:
                 stored = await self._write(staged, chunks)
@@ -66,7 +78,7 @@ class LocalArtifacts(ObjectArtifacts):
         """Keep the file at a path by a second name, which costs nothing; None if there is none."""
         if await self.size(path) is None:
             return None
-        kept = f"{STAGING}/{next(self._names)}"
+        kept = f"{STAGING}/{self._unique()}"
         with translated(path):
             await asyncio.to_thread(os.link, self._folder / FILES / path, self._folder / kept)
         return kept
@@ -99,7 +111,9 @@ class LocalArtifacts(ObjectArtifacts):
 
     def _clean(self) -> None:
         for name in self._removed_at_start:
-            if (self._folder / name).exists():
+            if self._shared:
+                _remove_untouched(self._folder / name, time.time() - ABANDONED_S)
+            elif (self._folder / name).exists():
                 shutil.rmtree(self._folder / name)
         for name in (STAGING, FILES):
             (self._folder / name).mkdir(parents=True, exist_ok=True)
@@ -154,6 +168,18 @@ async def _blocks(file: FileIO, span: range) -> AsyncIterator[bytes]:
         for start in range(span.start, span.stop, BLOCK_BYTES):
             length = min(BLOCK_BYTES, span.stop - start)
             yield await asyncio.to_thread(os.pread, file.fileno(), length, start)
+
+
+def _remove_untouched(folder: Path, oldest_s: float) -> None:
+    # Folders last, and those only that nobody is putting anything into.
+    for at, folders, files in os.walk(folder, topdown=False):
+        for name in files:
+            with suppress(FileNotFoundError):
+                if os.stat(os.path.join(at, name)).st_mtime < oldest_s:
+                    os.unlink(os.path.join(at, name))
+        for name in folders:
+            with suppress(OSError):
+                os.rmdir(os.path.join(at, name))
 
 
 def _sync(path: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -44,7 +42,4 @@ async def verify_artifacts(store: ArtifactStore, connection: Connection) -> Asyn
 async def _is_same(store: ArtifactStore, entry: Entry, recorded: RecordedArtifact) -> bool:
     if entry.size_bytes != recorded.size_bytes:
         return False
-    digest = hashlib.sha256()
-    async for chunk in (await store.get(entry.path)).chunks:
-        await asyncio.to_thread(digest.update, chunk)
-    return digest.digest() == recorded.sha256
+    return (await store.describe(entry.path)).sha256 == recorded.sha256
