@@ -32,6 +32,17 @@ class SchemaPublished(Event, frozen=True, kw_only=True):
     schema_json: str
 
 
+class SchemaRegistered(Event, frozen=True, kw_only=True):
+    """What an id of a schema registry means in this log. The first word on an id counts."""
+
+    TOPIC: ClassVar[str] = CATALOG
+    AGGREGATE: ClassVar[str] = "schema_id"
+    registry_id: int
+    fingerprint: str
+    registry: str
+    subject: str
+
+
 class PrincipalRegistered(Event, frozen=True, kw_only=True):
     """A principal was seen for the first time, or its details changed.
 

@@ -1,13 +1,13 @@
 """Avro bytes to events and back.
 
-Framing is Avro's single-object encoding: `C3 01`, the schema's CRC-64-AVRO fingerprint (8 bytes,
-little-endian), then the value. A record therefore explains itself to anyone who has the schemas,
-and the schemas stand in the log as well (`SchemaPublished`).
-Source: Apache Avro 1.12 specification, "Single-object encoding" and "Schema resolution".
+A value begins with what names its schema (`framing.py`). A record therefore explains itself to
+anyone who has the schemas, and the schemas stand in the log as well (`SchemaPublished`).
+Source: Apache Avro 1.12 specification, "Schema resolution".
 
     CodecError
-    ├── UnknownFraming   not `C3 01` and a fingerprint that we know
-    └── Undecodable      the bytes are not a value of the schema that they name
+    ├── UnknownFraming    the value does not begin with the name of a schema that we know
+    ├── UnknownSchemaId   it begins with a registry's id, and the log does not say of which schema
+    └── Undecodable       the bytes are not a value of the schema that they name
 """
 
 from __future__ import annotations
@@ -21,11 +21,18 @@ import msgspec
 
 from muniment_schemas.envelope import Event
 from muniment_schemas.events import EVENT_TYPES
+from muniment_schemas.framing import (
+    CONFLUENT_HEADER_BYTES,
+    HEADER_BYTES,
+    MARKER,
+    NO_SCHEMA_IDS,
+    SINGLE_OBJECT,
+    Framing,
+    SchemaIds,
+    schema_id,
+)
 from muniment_schemas.subjects import Schemas, Subject
 from muniment_schemas.upcasters import UPCASTERS
-
-MARKER = b"\xc3\x01"
-HEADER_BYTES = len(MARKER) + 8
 
 
 class CodecError(ValueError):
@@ -42,6 +49,17 @@ class UnknownFraming(CodecError):
         self.head = head
 
 
+class UnknownSchemaId(CodecError):
+    """The value names its schema by an id of a registry, and the log does not say of which."""
+
+    def __init__(self, unknown: int) -> None:
+        super().__init__(
+            f"Nothing in the log says which schema has the registry id {unknown}; a program that "
+            "is not muniment may have written the record"
+        )
+        self.schema_id = unknown
+
+
 class Undecodable(CodecError):
     """The framing names a schema, but the rest is not a value of it."""
 
@@ -51,12 +69,22 @@ class Undecodable(CodecError):
 
 
 class Codec:
-    """Encodes newest versions, decodes all released ones. Holds no state but the schemas."""
+    """Encodes newest versions with one framing; decodes all released ones in either framing.
 
-    def __init__(self, schemas: Schemas) -> None:
+    Holds no state of its own.
+    """
+
+    def __init__(
+        self,
+        schemas: Schemas,
+        framing: Framing = SINGLE_OBJECT,
+        ids: SchemaIds = NO_SCHEMA_IDS,
+    ) -> None:
+        """framing: of what is encoded. ids: where the log's word on registry ids is looked up."""
         self.schemas = schemas
+        self.ids = ids
         self._writers: Mapping[type[Event], tuple[bytes, Any]] = {
-            kind: (MARKER + newest.fingerprint, newest.parsed)
+            kind: (framing.header(newest), newest.parsed)
             for kind in EVENT_TYPES
             for newest in (schemas.newest[kind.__name__],)
         }
@@ -75,11 +103,12 @@ class Codec:
     def decode(self, value: bytes) -> Event:
         """The event in `value`, brought to the newest version of its type.
 
-        Raises UnknownFraming or Undecodable.
+        Looks into the log when `needs_log` says so. Raises CodecError, and what reading the log
+        raises.
         """
-        subject = self.subject_of(value)
+        subject, header_bytes = self._framed(value)
         newest = self.schemas.newest[subject.event_type]
-        fields = self._fields(value, subject, newest)
+        fields = self._fields(value, header_bytes, subject, newest)
         try:
             event = msgspec.convert(fields, self._types[subject.event_type], builtin_types=(bytes,))
         except msgspec.ValidationError as error:
@@ -88,14 +117,39 @@ class Codec:
         return event
 
     def subject_of(self, value: bytes) -> Subject:
-        """The schema that framed bytes name. Raises UnknownFraming."""
-        subject = self.schemas.by_fingerprint.get(bytes(value[2:HEADER_BYTES]))
-        if value[:2] != MARKER or subject is None:
-            raise UnknownFraming(bytes(value[:HEADER_BYTES]))
-        return subject
+        """The schema that framed bytes name. Raises as `decode` does."""
+        return self._framed(value)[0]
 
-    def _fields(self, value: bytes, written: Subject, newest: Subject) -> dict[str, Any]:
-        buffer = BytesIO(memoryview(value)[HEADER_BYTES:])
+    def needs_log(self, value: bytes) -> bool:
+        """Whether decoding has to look into the log first, which blocks.
+
+        That is so for a registry id that is met before the catalog's word on it has been read.
+        """
+        unread = schema_id(value)
+        return unread is not None and self.ids.known(unread) is None
+
+    def _framed(self, value: bytes) -> tuple[Subject, int]:
+        # The schema, and how many bytes name it.
+        by_id = schema_id(value)
+        if by_id is None:
+            fingerprint, header_bytes = bytes(value[2:HEADER_BYTES]), HEADER_BYTES
+        else:
+            fingerprint, header_bytes = self._of_id(by_id), CONFLUENT_HEADER_BYTES
+        subject = self.schemas.by_fingerprint.get(fingerprint)
+        if subject is None or (by_id is None and value[:2] != MARKER):
+            raise UnknownFraming(bytes(value[:header_bytes]))
+        return subject, header_bytes
+
+    def _of_id(self, by_id: int) -> bytes:
+        found = self.ids.known(by_id) or self.ids.find(by_id)
+        if found is None:
+            raise UnknownSchemaId(by_id)
+        return found
+
+    def _fields(
+        self, value: bytes, header_bytes: int, written: Subject, newest: Subject
+    ) -> dict[str, Any]:
+        buffer = BytesIO(memoryview(value)[header_bytes:])
         steps = [
             step
             for version in range(written.version, newest.version)

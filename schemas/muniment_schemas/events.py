@@ -27,6 +27,7 @@ from muniment_schemas.catalog_events import (
     RegisteredModelTagSet,
     RegisteredModelUpdated,
     SchemaPublished,
+    SchemaRegistered,
     StageTransitioned,
 )
 from muniment_schemas.envelope import Envelope, Event
@@ -66,6 +67,7 @@ from muniment_schemas.run_events import (
 
 EVENT_TYPES: tuple[type[Event], ...] = (
     SchemaPublished,
+    SchemaRegistered,
     PrincipalRegistered,
     ExperimentCreated,
     ExperimentRenamed,
@@ -163,6 +165,7 @@ __all__ = [
     "RunTagDeleted",
     "RunUpdated",
     "SchemaPublished",
+    "SchemaRegistered",
     "SpanUsage",
     "SpansLogged",
     "SpansSummary",

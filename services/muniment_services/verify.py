@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from muniment_projections.base import Folded
 from muniment_projections.digest import Digests, digests
 from muniment_projections.store import Store
-from muniment_schemas.codec import HEADER_BYTES, Codec, CodecError
+from muniment_schemas.codec import Codec, CodecError
 from muniment_schemas.envelope import Event
 from muniment_schemas.events import SchemaPublished
 from muniment_schemas.ids import Offset
@@ -113,7 +113,7 @@ class LogCheck:
         except CodecError as error:
             self._unreadable(where, str(error))
             return
-        self._used.setdefault(bytes(record.value[2:HEADER_BYTES]), where)
+        self._used.setdefault(self._codec.subject_of(record.value).fingerprint, where)
         if isinstance(event, SchemaPublished):
             self._check_schema(where, event)
         for what in self._wrong(record, event):

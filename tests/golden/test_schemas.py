@@ -13,7 +13,8 @@ import pytest
 from avro.compatibility import ReaderWriterCompatibilityChecker, SchemaCompatibilityType
 from avro.schema import parse as parse_avro
 
-from muniment_schemas.codec import HEADER_BYTES, MARKER, Codec
+from muniment_schemas.codec import Codec
+from muniment_schemas.framing import HEADER_BYTES, MARKER
 from muniment_schemas.subjects import Schemas, Subject
 
 EVENTS = Path(__file__).parent / "events"

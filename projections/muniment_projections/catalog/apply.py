@@ -1,4 +1,4 @@
-"""The `catalog` table: documents of principals and published schemas, to start from."""
+"""The `catalog` table: documents of principals, schemas and their registry ids, to start from."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from collections.abc import Sequence
 
 from muniment_projections.base import Connection, Folded, applied, document
 
-KINDS = frozenset({"principal", "schema"})
+KINDS = frozenset({"principal", "schema", "schema_id"})
 
 CREATE = "CREATE TABLE catalog (kind VARCHAR NOT NULL, id VARCHAR NOT NULL, document BLOB NOT NULL)"
 
 PRINCIPALS = "SELECT id, document FROM catalog WHERE kind = 'principal'"
 SCHEMAS = "SELECT id, document FROM catalog WHERE kind = 'schema'"
+SCHEMA_IDS = "SELECT id, document FROM catalog WHERE kind = 'schema_id'"
 
 
 class CatalogProjection:
-    """One row per principal and per published schema."""
+    """One row per principal, per published schema and per registry id of one."""
 
     name = "catalog"
 

@@ -23,6 +23,7 @@ from muniment_services.domain import (
     run_data,
     run_life,
     schema,
+    schema_id,
     trace,
     trace_data,
 )
@@ -35,6 +36,7 @@ DECIDERS: Mapping[type[Command], Decide] = MappingProxyType(
     {
         principal.RegisterPrincipal: principal.register,
         schema.PublishSchema: schema.publish,
+        schema_id.RegisterSchema: schema_id.register,
         experiment.CreateExperiment: experiment.create,
         experiment.RenameExperiment: experiment.rename,
         experiment.DeleteExperiment: experiment.delete,
@@ -92,6 +94,7 @@ EVOLVERS: Mapping[str, Evolve] = MappingProxyType(
         experiment.KIND: experiment.evolve,
         principal.KIND: principal.evolve,
         schema.KIND: schema.evolve,
+        schema_id.KIND: schema_id.evolve,
         registered_model.KIND: registered_model.evolve,
         run.KIND: run.evolve,
         logged_model.KIND: logged_model.evolve,
@@ -105,6 +108,7 @@ STATES: Mapping[str, type[State]] = MappingProxyType(
         experiment.KIND: experiment.Experiment,
         principal.KIND: principal.PrincipalState,
         schema.KIND: schema.PublishedSchema,
+        schema_id.KIND: schema_id.SchemaId,
         registered_model.KIND: registered_model.RegisteredModel,
         run.KIND: run.Run,
         logged_model.KIND: logged_model.LoggedModel,

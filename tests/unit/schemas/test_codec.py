@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from muniment_schemas.codec import HEADER_BYTES, Codec, Undecodable, UnknownFraming
+from muniment_schemas.codec import Codec, Undecodable, UnknownFraming
 from muniment_schemas.columns import NO_CONTEXT, context_index, pack, points
 from muniment_schemas.envelope import Actor, Envelope
 from muniment_schemas.events import BatchLogged, MetricContext, RunDeleted
+from muniment_schemas.framing import HEADER_BYTES
 from muniment_schemas.ids import dashed, derived_uuid7_hex, uuid7_hex
 from muniment_schemas.subjects import Schemas
 
