@@ -1,9 +1,10 @@
 """Appends records to Kafka by a producer that is thrown away rather than mended.
 
 An idempotent producer of kafka-python that gave up a batch which it had sent never sends again, and
-says nothing (its transaction manager stays READY without a producer id). So the first record that
-fails for a reason which is not its own ends the producer: all that it holds fails at once, appends
-are refused, and a new producer is made as soon as brokers answer.
+says nothing (its transaction manager stays READY without a producer id); one whose batch the broker
+refused fails everything after it. So the first record that fails ends the producer: all that it
+holds fails at once, and another is made. What is appended meanwhile waits for that; when no broker
+answers it fails too, and appends are refused until one does.
 
 What always holds: a future of a record is done within APPEND_S_MAX + WATCH_S of its append; it has
 a result only if all in-sync replicas have the record; a record that failed is never sent again
@@ -22,7 +23,7 @@ from typing import Any
 
 import structlog
 from kafka import KafkaProducer
-from kafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
+from kafka.errors import KafkaError, MessageSizeTooLargeError
 
 from muniment_schemas.ids import Offset
 from muniment_services.log.base import (
@@ -30,6 +31,7 @@ from muniment_services.log.base import (
     IN_FLIGHT_RECORDS_MAX,
     RECORD_BYTES_MAX,
     LogBackpressure,
+    LogError,
     LogUnavailable,
     NewRecord,
     Record,
@@ -45,7 +47,7 @@ REQUEST_S_MAX = 4.0
 """A broker that has not answered a produce request by then is given up, and asked again."""
 
 WATCH_S = 1.0
-"""How often the oldest record in flight is looked at, and a lost producer is made anew."""
+"""How often the oldest record in flight is looked at, and brokers are tried that did not answer."""
 
 METADATA_MS_MAX = 200
 """A topic that a running producer does not know any more holds up the event loop so long, once."""
@@ -53,9 +55,6 @@ METADATA_MS_MAX = 200
 CLOSE_S_MAX = 10.0
 BATCH_BYTES_MAX = 1024 * 1024
 IN_FLIGHT_REQUESTS_MAX = 5
-
-_OWN_FAULT = (MessageSizeTooLargeError, RecordListTooLargeError)
-"""What says something of one record, and nothing of the producer."""
 
 _log = structlog.get_logger("muniment.log")
 
@@ -83,6 +82,9 @@ class Producer:
         self._done: deque[tuple[int, Any]] = deque()
         self._told = threading.Event()
         self._watcher: asyncio.Task[None] | None = None
+        self._maker: asyncio.Task[None] | None = None
+        self._waiting: list[int] = []
+        self._refusing = True
         self._reason = "it is not open"
         self._closing = False
         self.restarts = 0
@@ -102,11 +104,12 @@ class Producer:
         """Connect. Raises LogUnavailable."""
         self._loop = asyncio.get_running_loop()
         self._producer = await asyncio.to_thread(self._make)
+        self._refusing = False
         self._watcher = asyncio.create_task(self._watch())
 
     async def close(self) -> None:
         """Wait until what was appended is acknowledged or has failed; then take nothing more."""
-        self._closing = True
+        self._closing = self._refusing = True
         self._reason = "it is closed"
         producer, self._producer = self._producer, None
         if producer is not None:
@@ -119,32 +122,34 @@ class Producer:
             self._watcher.cancel()
             with suppress(asyncio.CancelledError):
                 await self._watcher
+        if self._maker is not None:
+            await self._maker
 
     def append(self, record: NewRecord) -> asyncio.Future[Record]:
         """Send a record; see EventLog.append."""
         size = len(record.value)
         if size > RECORD_BYTES_MAX:
             raise RecordTooLarge(size)
-        if self._producer is None:
+        if self._refusing:
             raise LogUnavailable(self._reason)
         size += len(record.key) + sum(len(name) + len(value) for name, value in record.headers)
         if len(self._flying) >= IN_FLIGHT_RECORDS_MAX or self._bytes + size > IN_FLIGHT_BYTES_MAX:
             raise LogBackpressure(
                 f"{len(self._flying)} records ({self._bytes} bytes) are in flight."
             )
-        sent = self._send(self._producer, record)
         future: asyncio.Future[Record] = self._loop.create_future()
         number = self._number = self._number + 1
         self._flying[number] = _InFlight(record, future, size, self._loop.time())
         self._bytes += size
-        # The sender's thread calls these, for each record of a batch in turn.
-        sent.add_callback(self._tell, number)
-        sent.add_errback(self._tell, number)
+        if self._producer is None:
+            self._waiting.append(number)
+        else:
+            self._send(self._producer, number, record)
         return future
 
-    def _send(self, producer: KafkaProducer, record: NewRecord) -> Any:
+    def _send(self, producer: KafkaProducer, number: int, record: NewRecord) -> None:
         try:
-            return producer.send(
+            sent = producer.send(
                 self._names[record.at.topic],
                 record.value,
                 record.key,
@@ -152,11 +157,14 @@ class Producer:
                 record.at.partition,
                 record.timestamp_ms,
             )
-        except MessageSizeTooLargeError as error:
-            raise RecordTooLarge(len(record.value), MESSAGE_BYTES_MAX) from error
+        except MessageSizeTooLargeError:
+            self._settle_one(number, RecordTooLarge(len(record.value), MESSAGE_BYTES_MAX))
         except KafkaError as error:
-            self._give_up(f"{record.at.topic} cannot be written: {error}")
-            raise LogUnavailable(self._reason) from error
+            self._give_up(f"{record.at.topic} cannot be written: {_words(error)}")
+        else:
+            # The sender's thread calls these, for each record of a batch in turn.
+            sent.add_callback(self._tell, number)
+            sent.add_errback(self._tell, number)
 
     def _tell(self, number: int, outcome: Any) -> None:
         # Many records end together; the loop is woken once for all that have ended by then.
@@ -170,21 +178,30 @@ class Producer:
         self._told.clear()
         while self._done:
             number, outcome = self._done.popleft()
-            flying = self._flying.pop(number, None)
-            if flying is None:
+            if number not in self._flying:
                 continue  # It failed before: its producer was given up.
-            self._bytes -= flying.size
             if not isinstance(outcome, BaseException):
-                _acknowledge(flying, Offset(outcome.offset))
+                self._settle_one(number, Offset(outcome.offset))
                 continue
-            if not flying.future.done():
-                flying.future.set_exception(LogUnavailable(_words(outcome)))
-            if not isinstance(outcome, _OWN_FAULT) and not self._closing:
-                self._give_up(_words(outcome))
+            self._settle_one(number, LogUnavailable(_words(outcome)))
+            self._give_up(_words(outcome))
+
+    def _settle_one(self, number: int, outcome: Offset | LogError) -> None:
+        flying = self._flying.pop(number)
+        self._bytes -= flying.size
+        if flying.future.done():
+            return  # Its waiter has cancelled it.
+        if isinstance(outcome, LogError):
+            flying.future.set_exception(outcome)
+            return
+        new = flying.record
+        flying.future.set_result(
+            Record(new.at, outcome, new.key, new.value, new.headers, new.timestamp_ms)
+        )
 
     def _give_up(self, reason: str) -> None:
         producer, self._producer = self._producer, None
-        if producer is None:
+        if producer is None or self._closing:
             return
         self._reason = f"the brokers do not take events: {reason}"
         self.restarts += 1
@@ -192,9 +209,10 @@ class Producer:
         # Off the loop: closing waits for locks of the sender's thread.
         threading.Thread(target=_abandon, args=(producer,), daemon=True).start()
         self._fail_all(LogUnavailable(self._reason))
+        self._maker = asyncio.create_task(self._make_again())
 
     def _fail_all(self, error: LogUnavailable) -> None:
-        flying, self._flying, self._bytes = self._flying, {}, 0
+        flying, self._flying, self._bytes, self._waiting = self._flying, {}, 0, []
         for each in flying.values():
             if not each.future.done():
                 each.future.set_exception(error)
@@ -205,20 +223,26 @@ class Producer:
             oldest = next(iter(self._flying.values()), None)
             if oldest is not None and self._loop.time() - oldest.queued_s > APPEND_S_MAX + WATCH_S:
                 self._give_up(f"no word of a record for {APPEND_S_MAX:g} s")
-            if self._producer is None and not self._closing:
-                await self._make_again()
 
     async def _make_again(self) -> None:
-        try:
-            made = await asyncio.to_thread(self._make, 0.0)
-        except LogUnavailable as error:
-            self._reason = error.reason
+        while not self._closing:
+            try:
+                made = await asyncio.to_thread(self._make, 0.0)
+            except LogUnavailable as error:
+                self._refusing, self._reason = True, error.reason
+                self._fail_all(LogUnavailable(self._reason))
+                await asyncio.sleep(WATCH_S)
+                continue
+            if self._closing:
+                await asyncio.to_thread(_abandon, made)
+                return
+            self._producer, self._refusing = made, False
+            _log.info("events are appended again", restarts=self.restarts)
+            waiting, self._waiting = self._waiting, []
+            for number in waiting:
+                if number in self._flying and self._producer is made:
+                    self._send(made, number, self._flying[number].record)
             return
-        if self._closing:
-            await asyncio.to_thread(_abandon, made)
-            return
-        self._producer = made
-        _log.info("events are appended again", restarts=self.restarts)
 
     def _make(self, within_s: float = 20.0) -> KafkaProducer:
         options = self._brokers.options()
@@ -249,14 +273,6 @@ class Producer:
             raise
         producer.config["max_block_ms"] = METADATA_MS_MAX
         return producer
-
-
-def _acknowledge(flying: _InFlight, offset: Offset) -> None:
-    new = flying.record
-    if not flying.future.done():  # Its waiter may have cancelled it; the record is durable anyway.
-        flying.future.set_result(
-            Record(new.at, offset, new.key, new.value, new.headers, new.timestamp_ms)
-        )
 
 
 def _words(error: BaseException) -> str:

@@ -374,9 +374,7 @@ class Follower:
                 try:
                     polled = consumer.poll(POLL_MS)
                 except _LOST as error:
-                    raise LogCorrupt(
-                        f"the log has lost events: {error}"
-                    ) from error
+                    raise LogCorrupt(f"the log has lost events: {error}") from error
                 if polled:
                     self._hand_over(polled, place)
         finally:

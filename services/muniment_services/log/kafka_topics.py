@@ -25,6 +25,9 @@ from muniment_services.log.base import RECORD_BYTES_MAX, LogCorrupt, LogUnavaila
 MESSAGE_BYTES_MAX = 25 * 1024 * 1024
 """`max.message.bytes`: our largest value, its key and headers, and the frame around them."""
 
+TIMESTAMP_AHEAD_MS_MAX = 2**63 - 1
+"""A broker must not refuse an event because its clock is behind ours (by default: an hour)."""
+
 REPLICATION_DEFAULT = 3
 CREATED_MS_MAX = 15_000
 
@@ -124,6 +127,7 @@ def _create(admin: KafkaAdminClient, missing: Mapping[str, int], replication: in
         **FIXED,
         "min.insync.replicas": str(min(2, copies)),
         "max.message.bytes": str(MESSAGE_BYTES_MAX),
+        "message.timestamp.after.max.ms": str(TIMESTAMP_AHEAD_MS_MAX),
     }
     wanted = {
         name: {"num_partitions": count, "replication_factor": copies, "configs": configs}
