@@ -106,7 +106,7 @@ def test_parts_of_one_upload_may_go_to_different_servers(
     one, other = servers
     folder = f"0/{run_id}/artifacts/parts"
     contents = [os.urandom(5 * MIB), os.urandom(5 * MIB), b"the rest"]
-    body = {"path": "big.bin", "num_parts": len(contents)}
+    body: Any = {"path": "big.bin", "num_parts": len(contents)}
     made = requests.post(f"{one.url}{PARTS}/create/{folder}", json=body, timeout=60).json()
     named = []
     for number, content in enumerate(contents, 1):

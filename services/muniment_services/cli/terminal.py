@@ -42,7 +42,7 @@ def mendable() -> Iterator[None]:
         raise BrokenOff from None
     except duckdb.Error as error:
         raise CliError(f"the projections cannot be used: {_line(error)}") from error
-    except (ConfigError, FolderInUse, LogError, StoreError, OSError) as error:
+    except (ConfigError, FolderInUse, LogError, StoreError, ArtifactError, OSError) as error:
         raise CliError(_line(error)) from error
 
 
