@@ -129,6 +129,15 @@ class Runner:
             await asyncio.wait(reads)
         return old
 
+    async def paused(self, work: Callable[[Store], T]) -> T:
+        """Run something on the store in the writer's thread while nothing is written to it.
+
+        Readers go on; those who wait for something newer wait until it is done.
+        """
+        async with self._turn:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._writer, work, self.store)
+
     async def close(self) -> None:
         """Write what is pending, then stop. Idempotent."""
         self._closing = True
