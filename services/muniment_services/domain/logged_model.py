@@ -16,6 +16,7 @@ from muniment_services.domain.commands import AggregateKey, Command, Context, St
 from muniment_services.domain.errors import Invalid, NotFound, Void
 from muniment_services.domain.experiment import ACTIVE, DELETED
 from muniment_services.domain.run_names import random_run_name
+from muniment_services.domain.tags import without_tag
 
 KIND = "logged_model"
 PENDING = "LOGGED_MODEL_PENDING"
@@ -235,7 +236,7 @@ def _changes(state: LoggedModel, event: e.Event) -> dict[str, object]:
         case e.LoggedModelTagsSet():
             return {"tags": {**state.tags, **event.tags}}
         case e.LoggedModelTagDeleted():
-            return {"tags": {k: v for k, v in state.tags.items() if k != event.key}}
+            return {"tags": without_tag(state.tags, event.key)}
         case e.LoggedModelParamsLogged():
             if any(key in state.params for key in event.params):
                 raise Void("a param was logged already")

@@ -15,6 +15,7 @@ from muniment_services.domain.commands import State, World
 from muniment_services.domain.errors import Invalid, NotFound, Void
 from muniment_services.domain.experiment import ACTIVE, DELETED, Experiment, effective_lifecycle
 from muniment_services.domain.latest import Metric, merge_latest
+from muniment_services.domain.tags import without_tag
 
 KIND = "run"
 RUN_NAME_TAG = "mlflow.runName"
@@ -87,7 +88,7 @@ def evolve(state: Run | None, event: e.Event) -> Run:
         case e.RunUpdated():
             changes = _updated(state, event)
         case e.RunTagDeleted():
-            changes = {"tags": {k: v for k, v in state.tags.items() if k != event.key}}
+            changes = {"tags": without_tag(state.tags, event.key)}
         case e.InputsLogged():
             changes = _inputs_logged(state, event)
         case e.OutputsLogged():

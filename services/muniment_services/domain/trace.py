@@ -15,6 +15,7 @@ from muniment_services.domain.assessment import Assessment, parsed
 from muniment_services.domain.commands import State, World
 from muniment_services.domain.errors import NotFound, Void
 from muniment_services.domain.spans import Spans, merged
+from muniment_services.domain.tags import without_tag
 
 KIND = "trace"
 IN_PROGRESS = "IN_PROGRESS"
@@ -138,7 +139,7 @@ def evolve(state: Trace | None, event: e.Event) -> Trace | None:
         case e.TraceTagSet():
             changes: dict[str, object] = {"tags": {**state.tags, event.key: event.value}}
         case e.TraceTagDeleted():
-            changes = {"tags": {k: v for k, v in state.tags.items() if k != event.key}}
+            changes = {"tags": without_tag(state.tags, event.key)}
         case e.TracePromptsLinked():
             changes = {"prompts": tuple(dict.fromkeys((*state.prompts, *event.prompts)))}
         case e.AssessmentLogged():

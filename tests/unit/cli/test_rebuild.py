@@ -54,7 +54,7 @@ def test_a_rebuild_that_fails_leaves_the_old_file(
 
 
 def test_a_locked_folder_without_a_known_server_says_what_to_do(call: Call, data_dir: Path) -> None:
-    with (data_dir / "log.sqlite.lock").open("r+") as lock:
+    with (data_dir / "server.lock").open("r+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         ended = call("rebuild", "--data-dir", data_dir)
     assert ended.status == 1
