@@ -77,6 +77,46 @@ Exit status 1 when anything is wrong. Works beside a running server.
   muniment verify --no-artifacts --json
 """
 
+SNAPSHOT = """Make, list and restore snapshots of the projections.
+
+A new replica that begins with a snapshot folds only the events that came after
+it. `muniment serve` takes the newest one that fits by itself when it has no
+projections. Snapshots are caches of the log: losing them loses nothing.
+
+  muniment snapshot create
+  muniment snapshot list
+  muniment snapshot restore
+"""
+
+SNAPSHOT_CREATE = """Make a snapshot of the projections.
+
+When a server has the data folder, it makes the snapshot and goes on serving;
+otherwise this process does. The data folder needs room for a second copy of
+the projections while this runs. Older snapshots of the same log are removed,
+all but the newest ones.
+
+  muniment snapshot create
+  muniment snapshot create --url http://127.0.0.1:5000 --keep 5
+  muniment snapshot create --snapshots s3://bucket/muniment-snapshots
+"""
+
+SNAPSHOT_LIST = """List the snapshots, the newest first.
+
+For example:
+
+  muniment snapshot list
+  muniment snapshot list --snapshots s3://bucket/muniment-snapshots --json
+"""
+
+SNAPSHOT_RESTORE = """Put a snapshot into a data folder that no server has.
+
+Every byte is verified before the file takes its place. A snapshot of another
+log or of another layout of tables is refused.
+
+  muniment snapshot restore
+  muniment snapshot restore 000001796000000-1a2b3c4d --force
+"""
+
 CONFIG = """Show the settings and where each comes from.
 
 For example:

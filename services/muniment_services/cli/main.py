@@ -19,6 +19,7 @@ COMMANDS = (
     ("events", help.EVENTS),
     ("rebuild", help.REBUILD),
     ("verify", help.VERIFY),
+    ("snapshot", help.SNAPSHOT),
     ("config", help.CONFIG),
     ("version", help.VERSION),
 )
