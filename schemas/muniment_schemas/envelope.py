@@ -19,6 +19,10 @@ RUNS = "runs"
 """Topic of what jobs log: runs, logged models, traces, artifacts."""
 
 
+QUARANTINE = "quarantine"
+"""Topic of reports on records that could not be folded."""
+
+
 class Actor(msgspec.Struct, frozen=True, kw_only=True):
     """Who acted, as ids: the principal, the OAuth client it used, and who acted for whom."""
 

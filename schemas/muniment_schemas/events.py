@@ -31,6 +31,7 @@ from muniment_schemas.catalog_events import (
     StageTransitioned,
 )
 from muniment_schemas.envelope import Envelope, Event
+from muniment_schemas.quarantine_events import RecordQuarantined
 from muniment_schemas.run_events import (
     ArtifactDeleted,
     ArtifactUploaded,
@@ -114,6 +115,7 @@ EVENT_TYPES: tuple[type[Event], ...] = (
     AssessmentDeleted,
     ArtifactUploaded,
     ArtifactDeleted,
+    RecordQuarantined,
 )
 """All event types, in the order of the catalogue."""
 
@@ -153,6 +155,7 @@ __all__ = [
     "ModelVersionUpdated",
     "OutputsLogged",
     "PrincipalRegistered",
+    "RecordQuarantined",
     "RegisteredModelCreated",
     "RegisteredModelDeleted",
     "RegisteredModelRenamed",

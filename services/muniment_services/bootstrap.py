@@ -54,8 +54,10 @@ from muniment_services.log.embedded import EmbeddedLog
 from muniment_services.log.kafka import KafkaLog
 from muniment_services.log.kafka_connection import Brokers
 from muniment_services.projection_files import remove, settle
+from muniment_services.quarantine import Reports
 from muniment_services.rebuild import CatchUp, Ends, open_store, open_within
 from muniment_services.rebuilder import Rebuilder
+from muniment_services.release import release
 from muniment_services.startup import CATCHING_UP, Startup
 from muniment_services.state import CurrentState
 from muniment_services.write import Caller, Writer
@@ -182,8 +184,10 @@ async def _services(settings: Settings, startup: Startup) -> AsyncIterator[Servi
         settings.for_a_process_of_ours(),
         now_ms,
     )
+    reports = Reports(log, events, fold, SYSTEM, release(), now_ms, os.urandom)
     runner.start()
     fold.start()
+    reports.start()
     try:
         await _first_events(events, writer, state, settings.data_dir)
         yield Services(
@@ -197,6 +201,7 @@ async def _services(settings: Settings, startup: Startup) -> AsyncIterator[Servi
         )
     finally:
         await rebuilder.close()
+        await reports.close()
         await log.close()
         await fold.stop()
         await runner.close()

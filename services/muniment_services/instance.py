@@ -71,6 +71,17 @@ def withdraw(data_dir: Path, pid: int) -> None:
         (data_dir / INSTANCE_FILE).unlink(missing_ok=True)
 
 
+def runs(pid: int) -> bool:
+    """Whether there is a process of that number."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def find(data_dir: Path) -> Instance | None:
     """What the file says, or None when there is none or it cannot be read as one."""
     try:

@@ -65,6 +65,33 @@ class EmbeddedHome:
             self._foreign = None
 
 
+class KafkaHome:
+    """Topics of their own on a real broker; it takes nothing while records may have no bytes."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self._bootstrap = bootstrap
+        self._prefix = fresh_prefix()
+        self._broken = False
+
+    def open(self) -> EventLog:
+        return KafkaLog(Brokers((self._bootstrap,)), prefix=self._prefix)
+
+    def break_writes(self) -> None:
+        self._broken = True
+        self._allow_bytes("1")
+
+    def mend_writes(self) -> None:
+        if self._broken:
+            self._broken = False
+            self._allow_bytes(str(MESSAGE_BYTES_MAX))
+
+    def _allow_bytes(self, count: str) -> None:
+        for topic in topics():
+            set_topic_config(
+                self._bootstrap, f"{self._prefix}.{topic}", "max.message.bytes", count
+            )
+
+
 def memory_home(folder: Path) -> LogHome:
     return MemoryHome()
 

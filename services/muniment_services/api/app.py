@@ -23,6 +23,7 @@ from muniment_services.api import (
     model_versions,
     multipart,
     otlp,
+    quarantine,
     registered_models,
     registry_history,
     run_data,
@@ -41,6 +42,7 @@ from muniment_services.startup import SERVING, Startup, Stopped
 ROUTES: tuple[Route, ...] = (
     *server.ROUTES,
     *admin.ROUTES,
+    *quarantine.ROUTES,
     *experiments.ROUTES,
     *runs.ROUTES,
     *run_data.ROUTES,

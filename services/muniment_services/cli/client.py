@@ -15,6 +15,10 @@ CALL_S = 600.0
 """Longest a call may take; a digest of large projections reads every row."""
 
 
+REFUSED = 400
+"""The least HTTP status of a refusal."""
+
+
 class Client:
     """JSON calls to one server."""
 
@@ -28,13 +32,22 @@ class Client:
 
     def call(self, method: str, path: str) -> dict[str, Any]:
         """The answer's JSON object. Raises CliError when the server refuses or is not there."""
+        status, found = self._exchange(method, path)
+        if status >= REFUSED:
+            raise CliError(f"{self._url} refuses: {found.get('message', f'HTTP status {status}')}")
+        return found
+
+    def probe(self, path: str) -> tuple[int, dict[str, Any]]:
+        """Status and JSON object of a probe's answer, 503 included. Raises CliError."""
+        return self._exchange("GET", path)
+
+    def _exchange(self, method: str, path: str) -> tuple[int, dict[str, Any]]:
         request = urllib.request.Request(self._url + path, method=method)
         try:
             with self._opener.open(request, timeout=CALL_S) as answer:
-                found: dict[str, Any] = json.load(answer)
-                return found
+                return answer.status, _object(answer.read())
         except urllib.error.HTTPError as error:
-            raise CliError(f"{self._url} refuses: {_message(error)}") from None
+            return error.code, _object(error.read())
         except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
             reason = getattr(error, "reason", error)
             raise CliError(f"{self._url} cannot be reached: {reason}") from None
@@ -48,8 +61,12 @@ def server_of(data_dir: Path) -> Client | None:
     return None if found is None else Client(found.url)
 
 
-def _message(error: urllib.error.HTTPError) -> str:
-    try:
-        return str(json.load(error)["message"])
-    except (json.JSONDecodeError, KeyError, TypeError):
-        return f"HTTP status {error.code}"
+def running_server_of(data_dir: Path) -> Client | None:
+    """The server that has the data folder now, or None."""
+    found = instance.find(data_dir)
+    return Client(found.url) if found is not None and instance.runs(found.pid) else None
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    found = json.loads(body)
+    return found if isinstance(found, dict) else {}

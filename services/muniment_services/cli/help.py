@@ -135,6 +135,61 @@ MUNIMENT_PORT, --port.
   MUNIMENT_PORT=8080 muniment config show --json
 """
 
+STATUS = """Tell whether a server is ready, how far its start is, and whether all is well.
+
+A replica that starts catches up with the log first, and is not ready before it
+has: this shows how far it is. Afterwards: whether the log can be reached and
+folded, whether anything is in quarantine.
+
+Exit status 1 when the server is not ready or not well.
+
+  muniment status
+  muniment status --url http://127.0.0.1:5000 --wait
+"""
+
+QUARANTINE = """Show records that could not be folded, and take them up after a fix.
+
+A record that this release cannot decode or fold stops its own history (one
+run, one model) and no other: what was before it can be read, what comes after
+it waits. Nothing is lost; the record is in the log.
+
+  muniment quarantine list
+  muniment quarantine replay
+"""
+
+QUARANTINE_LIST = """Print what is in quarantine on a server: which record, and why.
+
+  muniment quarantine list
+  muniment quarantine list --url http://127.0.0.1:5000 --json
+"""
+
+QUARANTINE_REPLAY = """Fold what is in quarantine, after an upgrade that can.
+
+The projections are built anew from the log with this release, while the old
+ones serve, so that every record takes effect at its place in the log. Each
+replica has projections of its own: say it to each.
+
+Exit status 1 when something could still not be folded.
+
+  muniment quarantine replay
+  muniment quarantine replay --url http://127.0.0.1:5000
+"""
+
+LOG = """Move the log from one place to another.
+
+  muniment log copy --from embedded:./muniment-data --to kafka:127.0.0.1:9092
+"""
+
+LOG_COPY = """Copy a log, then read both and compare.
+
+Every event keeps its place and its bytes. Stop the servers of both logs first.
+A copy that was broken off goes on where it was. How brokers are spoken to (TLS,
+SASL) comes from the environment or the file, as for serve.
+
+  muniment log copy --from embedded:./muniment-data --to kafka:127.0.0.1:9092
+  muniment log copy --from kafka:127.0.0.1:9092/muniment --to embedded:./copy
+"""
+
 VERSION = """Print the versions of muniment and of what it stands on.
 
 For example:

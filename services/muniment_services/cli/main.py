@@ -11,8 +11,8 @@ import sys
 from cyclopts import App, CycloptsError
 
 from muniment_services.cli import help
-from muniment_services.cli.release import release
 from muniment_services.cli.terminal import BrokenOff, CliError
+from muniment_services.release import release
 
 COMMANDS = (
     ("serve", help.SERVE),
@@ -20,6 +20,9 @@ COMMANDS = (
     ("rebuild", help.REBUILD),
     ("verify", help.VERIFY),
     ("snapshot", help.SNAPSHOT),
+    ("status", help.STATUS),
+    ("quarantine", help.QUARANTINE),
+    ("log", help.LOG),
     ("config", help.CONFIG),
     ("version", help.VERSION),
 )

@@ -18,8 +18,8 @@ import uvicorn
 from muniment_services import bootstrap, instance
 from muniment_services.api.app import build
 from muniment_services.api.hosts import HostCheck
-from muniment_services.cli.release import release
 from muniment_services.config import ConfigError, Settings
+from muniment_services.release import release
 from muniment_services.startup import DRAINING, Startup
 
 BACKLOG = 2048

@@ -40,21 +40,28 @@ def rebuild(
 ) -> None:
     """Rebuild by the server that has the data folder, else in this process."""
     from muniment_services.cli.client import Client, server_of
-    from muniment_services.instance import FolderInUse, held
+    from muniment_services.instance import FolderInUse
 
     with mendable():
         if url is not None:
-            _by_server(Client(url), json)
+            by_server(Client(url), json)
             return
         settings = settings_with_log(data_dir, config, log_options)
         try:
-            with held(settings.data_dir):
-                asyncio.run(_by_us(settings, json))
+            by_us(settings, json)
         except FolderInUse as error:
             server = server_of(settings.data_dir)
             if server is None:
                 raise CliError(f"{error} Name its URL by --url to have it rebuild.") from None
-            _by_server(server, json)
+            by_server(server, json)
+
+
+def by_us(settings: Settings, as_json: bool) -> None:
+    """Rebuild in this process. Raises FolderInUse when a server has the data folder."""
+    from muniment_services.instance import held
+
+    with held(settings.data_dir):
+        asyncio.run(_by_us(settings, as_json))
 
 
 async def _by_us(settings: Settings, as_json: bool) -> None:
@@ -83,7 +90,8 @@ async def _by_us(settings: Settings, as_json: bool) -> None:
     _done(meter, as_json)
 
 
-def _by_server(server: Client, as_json: bool) -> None:
+def by_server(server: Client, as_json: bool) -> None:
+    """Have a server rebuild, and show how far it is. Raises CliError when it cannot."""
     server.call("POST", "/api/v1/projections/rebuild")
     with Meter("rebuilding", as_json) as meter:
         while True:

@@ -95,8 +95,8 @@ def _require_projections(settings: Settings) -> None:
 
 def _by_us(settings: Settings, keep: int, as_json: bool) -> None:
     from muniment_services import bootstrap
-    from muniment_services.cli.release import release
     from muniment_services.projection_files import settle
+    from muniment_services.release import release
     from muniment_services.snapshot import in_events, open_shelf
     from muniment_services.snapshotter import Maker
 

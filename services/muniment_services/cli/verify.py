@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -122,23 +121,13 @@ def _digests(settings: Settings) -> Digests | None:
     from muniment_services.projection_files import newest
 
     server = instance.find(settings.data_dir)
-    if server is not None and _runs(server.pid):
+    if server is not None and instance.runs(server.pid):
         return msgspec.convert(Client(server.url).call("GET", DIGESTS_PATH), Digests)
     path = newest(settings.data_dir)
     if path is None:
         return None
     with duckdb.connect(str(path), read_only=True) as connection:
         return digests(connection)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 async def _check_artifacts(

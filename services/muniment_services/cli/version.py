@@ -8,8 +8,8 @@ from importlib.metadata import version as installed
 from cyclopts import App
 
 from muniment_services.cli.options import AsJson
-from muniment_services.cli.release import release
 from muniment_services.cli.terminal import write, write_json
+from muniment_services.release import release
 
 SHOWN = ("duckdb", "fastavro", "fastapi", "uvicorn")
 MLFLOW_API = "3.17"
