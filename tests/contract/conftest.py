@@ -9,9 +9,13 @@ from typing import Protocol
 
 import pytest
 
+from harness.brokers import fresh_prefix, kafka_bootstrap, set_topic_config
 from harness.memory_log import MemoryLog, Stored
-from muniment_services.log.base import EventLog
+from muniment_services.log.base import EventLog, topics
 from muniment_services.log.embedded import EmbeddedLog
+from muniment_services.log.kafka import KafkaLog
+from muniment_services.log.kafka_connection import Brokers
+from muniment_services.log.kafka_topics import MESSAGE_BYTES_MAX
 
 
 class LogHome(Protocol):
@@ -87,20 +91,33 @@ class KafkaHome:
 
     def _allow_bytes(self, count: str) -> None:
         for topic in topics():
-            set_topic_config(
-                self._bootstrap, f"{self._prefix}.{topic}", "max.message.bytes", count
-            )
+            set_topic_config(self._bootstrap, f"{self._prefix}.{topic}", "max.message.bytes", count)
 
 
-def memory_home(folder: Path) -> LogHome:
+def memory_home(folder: Path, _: pytest.FixtureRequest) -> LogHome:
     return MemoryHome()
 
 
-def embedded_home(folder: Path) -> LogHome:
+def embedded_home(folder: Path, _: pytest.FixtureRequest) -> LogHome:
     return EmbeddedHome(folder)
 
 
-LOG_HOMES = [pytest.param(memory_home, id="memory"), pytest.param(embedded_home, id="embedded")]
+def kafka_home(_: Path, request: pytest.FixtureRequest) -> LogHome:
+    return KafkaHome(request.getfixturevalue("kafka"))
+
+
+LOG_HOMES = [
+    pytest.param(memory_home, id="memory"),
+    pytest.param(embedded_home, id="embedded"),
+    pytest.param(kafka_home, id="kafka", marks=pytest.mark.slow),
+]
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Bootstrap servers of a real broker."""
+    with kafka_bootstrap(tmp_path_factory.mktemp("kafka")) as bootstrap:
+        yield bootstrap
 
 
 @pytest.fixture(scope="module", params=LOG_HOMES)
@@ -108,8 +125,8 @@ def new_home(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[], LogHome]:
     """Makes as many empty homes as a test asks for."""
-    make: Callable[[Path], LogHome] = request.param
-    return lambda: make(tmp_path_factory.mktemp("log"))
+    make: Callable[[Path, pytest.FixtureRequest], LogHome] = request.param
+    return lambda: make(tmp_path_factory.mktemp("log"), request)
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ class BrokenOff(Exception):
 def mendable() -> Iterator[None]:
     """Turns the errors of settings, log, projections, artifacts and files into CliErrors."""
     import duckdb
+    import structlog
 
     from muniment_projections.store import StoreError
     from muniment_services.artifacts.base import ArtifactError
@@ -36,6 +37,9 @@ def mendable() -> Iterator[None]:
     from muniment_services.instance import FolderInUse
     from muniment_services.log.base import LogError
 
+    if not structlog.is_configured():
+        # What is worth a word on the way is none of the results.
+        structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     try:
         yield
     except BrokenPipeError:

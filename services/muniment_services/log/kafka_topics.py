@@ -101,6 +101,8 @@ def prepared(
                 "partition follows from it: set runs_partitions to what it was then."
             )
     _check(admin, topics, bootstrap)
+    if create and (single := [topic.name for topic in topics if topic.replication == 1]):
+        _log.warning("topics have one replica each and are lost with its disk", topics=single)
     return topics
 
 
@@ -163,8 +165,6 @@ def _check(admin: KafkaAdminClient, topics: Sequence[Topic], bootstrap: str) -> 
                 f"--bootstrap-server {bootstrap} --alter --entity-type topics --entity-name "
                 f"{topic.name} --add-config {changes}"
             )
-    if single := [topic.name for topic in topics if topic.replication == 1]:
-        _log.warning("topics have one replica each and are lost with its disk", topics=single)
 
 
 def _wrong(topic: Topic, configs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
