@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import duckdb
@@ -42,6 +42,7 @@ from muniment_services.artifacts.keeper import Artifacts
 from muniment_services.artifacts.local import LocalArtifacts
 from muniment_services.config import Settings
 from muniment_services.domain.commands import AggregateKey, Command, State
+from muniment_services.domain.errors import AlreadyExists
 from muniment_services.domain.experiment import DEFAULT_ID, DEFAULT_NAME, CreateExperiment
 from muniment_services.domain.experiment import KIND as EXPERIMENT
 from muniment_services.domain.principal import KIND as PRINCIPAL
@@ -279,7 +280,12 @@ async def _first_events(events: Codec, writer: Writer, state: CurrentState, data
             )
         )
     caller = Caller(actor=SYSTEM, request_id="start", workspace=WORKSPACE_DEFAULT)
-    await asyncio.gather(*(writer.submit(caller, command, lambda _: b"") for command in commands))
+    await asyncio.gather(*(_submit_unless_there(writer, caller, command) for command in commands))
+
+
+async def _submit_unless_there(writer: Writer, caller: Caller, command: Command) -> None:
+    with suppress(AlreadyExists):  # Another replica, starting at the same time, was quicker.
+        await writer.submit(caller, command, lambda _: b"")
 
 
 def _registration(principal: Principal, keys: IdentityKeys) -> RegisterPrincipal:

@@ -128,7 +128,8 @@ def _by_server(server: Client, keep: int, as_json: bool) -> None:
         while True:
             status = server.call("GET", ROUTE)
             events = status["events"]
-            meter.show(events * status["bytes"] // max(status["total"], 1), events)
+            if status["phase"] == "storing" and status["total"]:
+                meter.show(events * status["bytes"] // status["total"], events)
             if status["phase"] in ("done", "failed"):
                 break
             time.sleep(POLL_S)
