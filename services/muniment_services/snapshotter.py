@@ -1,10 +1,10 @@
 """Makes snapshots: of the projections of a running server, or of those at rest.
 
 The life of one snapshot:
-1. The writer of projections pauses. What is in the write-ahead log goes into the file, and a
-   process of its own copies that: a second for a gigabyte, nothing where blocks can be shared.
-2. The copy, which nobody changes, is opened once: it must be a database of the layout, the log and
-   the checkpoints that are expected.
+1. The writer of projections pauses. A process of its own copies the file and its write-ahead log:
+   a second for a gigabyte, nothing where blocks can be shared.
+2. The copy is opened once, which puts the write-ahead log into the file. It must then be a database
+   of the layout, the log and the checkpoints that are expected.
 3. It is compressed and stored in parts, the manifest last; the copy is removed.
 4. All but the newest snapshots of this log are removed.
 
@@ -25,7 +25,7 @@ import msgspec
 import structlog
 
 from muniment_projections.runner import Runner
-from muniment_projections.store import Checkpoints, Store
+from muniment_projections.store import Checkpoints, Store, wal_of
 from muniment_services.file_copy import copy_by_process
 from muniment_services.projection_files import remove, unfinished
 from muniment_services.snapshot import (
@@ -44,6 +44,9 @@ COPY_NAME = "projections.snapshot.duckdb"
 """Name of the copy in the data folder, before the suffix of unfinished files."""
 
 NAME_BYTES = 4
+FRUGAL: dict[str, str | bool | int | float | list[str]] = {"threads": 1, "memory_limit": "512MB"}
+"""How the copy is opened beside a server that is at work."""
+
 LAYOUT = "SELECT version, log_id FROM layout"
 CHECKPOINTS = 'SELECT topic, "partition", next_offset FROM checkpoints'
 
@@ -89,8 +92,8 @@ class Maker:
     def copy(self, store: Store) -> Checkpoints:
         """Copy a store's file. Blocking, while nothing is written. Raises NoRoom, OSError."""
         remove(self.copy_path)
-        wal = store.path.with_name(f"{store.path.name}.wal")
-        sizes = [path.stat().st_size for path in (store.path, wal) if path.exists()]
+        files = (store.path, wal_of(store.path))
+        sizes = [path.stat().st_size for path in files if path.exists()]
         require_room(self.folder, sum(sizes))
         return store.copy_to(self.copy_path, copy_by_process)
 
@@ -115,9 +118,10 @@ class Maker:
         return manifest
 
     def _draft(self, checkpoints: Checkpoints) -> Manifest:
-        with duckdb.connect(str(self.copy_path), read_only=True) as connection:
+        with duckdb.connect(str(self.copy_path), config=FRUGAL) as connection:
             layout_version, log_id = connection.execute(LAYOUT).fetchall()[0]
             rows = connection.execute(CHECKPOINTS).fetchall()
+            connection.execute("CHECKPOINT")
         found = {(topic, partition): offset for topic, partition, offset in rows}
         if found != checkpoints:
             raise SnapshotDamaged("the copy of the projections is of another moment; try again.")
