@@ -162,7 +162,7 @@ class _Tokens(AbstractTokenProvider):  # type: ignore[misc]
         self._good_until = time.monotonic() + max(life_s - TOKEN_S_LEFT_MIN, life_s / 2)
 
 
-def connected(brokers: Brokers, make: Callable[[], T], within_s: float = 20.0) -> T:
+def connected(brokers: Brokers, make: Callable[[], T], within_s: float = 10.0) -> T:
     """Make a client; try again while the brokers cannot be reached.
 
     Raises LogUnavailable after `within_s` seconds, or at once when waiting would not help (a wrong

@@ -244,7 +244,7 @@ class Producer:
                     self._send(made, number, self._flying[number].record)
             return
 
-    def _make(self, within_s: float = 20.0) -> KafkaProducer:
+    def _make(self, within_s: float = 10.0) -> KafkaProducer:
         options = self._brokers.options()
         return connected(self._brokers, lambda: self._open(options), within_s)
 
