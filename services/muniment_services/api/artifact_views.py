@@ -70,7 +70,7 @@ async def get_version_file(call: Call) -> Answer:
     """GET /model-versions/get-artifact."""
     params = from_query(call.query, _VERSION_FILE)
     path = checked_path(params["path"])
-    await call.services.fold.caught_up()
+    await call.services.caught_up()
     _, found = require_version(
         call.services.fold.state, params.get("name", ""), params.get("version", "")
     )

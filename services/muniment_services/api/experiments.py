@@ -75,7 +75,7 @@ def _created(outcome: Outcome) -> bytes:
 async def get(call: Call) -> bytes:
     """GET experiments/get."""
     params = call.params(_ID)
-    await call.services.fold.caught_up()
+    await call.services.caught_up()
     found = domain.require(call.services.fold.state, params["experiment_id"])
     return wire.encode({"experiment": wire.experiment(found)})
 
@@ -83,7 +83,7 @@ async def get(call: Call) -> bytes:
 async def get_by_name(call: Call) -> bytes:
     """GET experiments/get-by-name."""
     name = call.params(_GET_BY_NAME)["experiment_name"]
-    await call.services.fold.caught_up()
+    await call.services.caught_up()
     found = call.services.fold.state.named(domain.KIND, name)
     if found is None:
         raise NotFound(f"Could not find experiment with name '{name}'")

@@ -130,7 +130,7 @@ async def search_models(call: Call) -> bytes:
     """POST logged-models/search; experiments that do not exist have no models."""
     params = call.params(_SEARCH)
     experiment_ids = tuple(params.get("experiment_ids", ()))
-    await call.services.fold.caught_up()
+    await call.services.caught_up()
     for experiment_id in experiment_ids:
         _check_id(call, experiment_id)
     datasets = tuple(_dataset(item) for item in params.get("datasets", ()))

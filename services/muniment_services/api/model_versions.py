@@ -98,7 +98,7 @@ def _created(outcome: Outcome) -> bytes:
 async def get(call: Call) -> bytes:
     """GET model-versions/get."""
     params = call.params(_VERSION)
-    await call.services.fold.caught_up()
+    await call.services.caught_up()
     model, version = require_version(call.services.fold.state, params["name"], params["version"])
     aliases = aliases_of(model, version.version)
     return wire.encode({"model_version": shapes.model_version(version, aliases)})
@@ -107,7 +107,7 @@ async def get(call: Call) -> bytes:
 async def download_uri(call: Call) -> bytes:
     """GET model-versions/get-download-uri."""
     params = call.params(_DOWNLOAD)
-    await call.services.fold.caught_up()
+    await call.services.caught_up()
     _, version = require_version(
         call.services.fold.state, params.get("name", ""), params.get("version", "")
     )

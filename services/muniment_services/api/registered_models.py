@@ -71,7 +71,7 @@ async def create(call: Call) -> bytes:
 async def get(call: Call) -> bytes:
     """GET registered-models/get."""
     name = call.params(NAME)["name"]
-    await call.services.fold.caught_up()
+    await call.services.caught_up()
     found = domain.require(call.services.fold.state, name)
     return wire.encode({"registered_model": shapes.registered_model(found)})
 
@@ -131,7 +131,7 @@ async def delete(call: Call) -> bytes:
 async def latest(call: Call) -> bytes:
     """POST or GET registered-models/get-latest-versions: per stage the highest version."""
     params = call.params(_LATEST)
-    await call.services.fold.caught_up()
+    await call.services.caught_up()
     model = domain.require(call.services.fold.state, params["name"])
     stages = {stage_of(stage) for stage in params.get("stages") or STAGES}
     found = [v for v in domain.latest_versions(model) if v.stage in stages]
@@ -165,7 +165,7 @@ async def set_alias(call: Call) -> bytes:
 async def get_by_alias(call: Call) -> bytes:
     """GET registered-models/alias: the version that an alias points at."""
     params = call.params(_ALIAS)
-    await call.services.fold.caught_up()
+    await call.services.caught_up()
     state = call.services.fold.state
     found = domain.require_alias(state, params["name"], params["alias"])
     aliases = domain.aliases_of(domain.require(state, params["name"]), found.version)
