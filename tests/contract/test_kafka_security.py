@@ -26,7 +26,7 @@ from muniment_services.log.kafka_connection import Brokers
 
 pytestmark = pytest.mark.slow
 
-TOLD_WITHIN_S = 8.0
+TOLD_WITHIN_S = 15.0
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def test_a_certificate_of_our_own(secure: SecureBroker) -> None:
 def test_a_wrong_password_is_told(secure: SecureBroker, mechanism: str) -> None:
     wrong = dataclasses.replace(by_password(secure, mechanism), password="not-it")
     message = refused(wrong)
-    assert "user name or password" in message
+    assert "kafka_password" in message
     assert "not-it" not in message
 
 
@@ -143,8 +143,7 @@ def test_no_certificate_where_one_is_wanted_is_told(secure: SecureBroker) -> Non
 
 
 def test_plain_text_to_a_tls_port_is_told(secure: SecureBroker) -> None:
-    wrong = Brokers(bootstrap=(secure.mutual_tls,))
-    assert secure.mutual_tls in refused(wrong) + secure.mutual_tls
+    assert "kafka_security_protocol" in refused(Brokers(bootstrap=(secure.mutual_tls,)))
 
 
 def test_files_that_cannot_be_used_are_told(secure: SecureBroker, tmp_path: Path) -> None:

@@ -56,9 +56,17 @@ SIGNS_OF_REFUSAL: Mapping[str, str] = {
     "WRONG_VERSION_NUMBER": "the brokers do not speak TLS at this port; see "
     "kafka_security_protocol",
     "token endpoint": "no token can be had",
+    "Invalid frame length": "the brokers speak something else than kafka_security_protocol says at "
+    "this port",
     "ClusterAuthorizationFailed": "our principal may not use this cluster",
 }
 """What stands in kafka-python's messages when waiting does not help, and what to tell."""
+
+HANGING_UP_MIN = 3
+"""A broker that hangs up so often in one try, after it has told its version, refuses us: its refusal
+itself is lost when it closes the connection behind it."""
+
+HUNG_UP = "broker_version=("
 
 T = TypeVar("T")
 
@@ -181,7 +189,7 @@ def connected(brokers: Brokers, make: Callable[[], T], within_s: float = 10.0) -
                     if not isinstance(error, KafkaTimeoutError):
                         time.sleep(0.2)
                     continue
-                why = reason or f"no broker answers: {_last(heard) or error}"
+                why = reason or _guess(heard) or f"no broker answers: {error}"
                 raise LogUnavailable(f"{', '.join(brokers.bootstrap)}: {why}") from error
 
 
@@ -189,13 +197,25 @@ def refusal(text: str) -> str | None:
     """What to tell when a message of kafka-python names something that waiting does not mend."""
     found = next((told for sign, told in SIGNS_OF_REFUSAL.items() if sign in text), None)
     if found is None:
-        return None
+        lost = [line for line in text.splitlines() if HUNG_UP in line and "Connection lost" in line]
+        if len(lost) < HANGING_UP_MIN:
+            return None
+        return (
+            "the brokers hang up when we say who we are; most likely they refuse our user name, "
+            "password or token (kafka_username, kafka_password, kafka_token_url)"
+        )
     line = next((line for line in text.splitlines() if "token endpoint" in line), "")
     return f"{found}: {line}" if line else found
 
 
-def _last(heard: list[str]) -> str:
-    return heard[-1] if heard else ""
+def _guess(heard: list[str]) -> str | None:
+    hung_up = [line for line in heard if "socket disconnected" in line]
+    if len(hung_up) < HANGING_UP_MIN:
+        return None
+    return (
+        "the brokers take connections and hang up; most likely they speak something else than "
+        "kafka_security_protocol says at this port"
+    )
 
 
 @contextmanager
