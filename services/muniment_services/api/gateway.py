@@ -115,12 +115,16 @@ class Gateway:
             call.body = await _body(receive, headers)
             if call.caller.idempotency_key is not None:
                 call.caller = self._caller(scope, headers, request_id, call.body)
+        stale = self._stale(route)
         answer = await route.handler(call)
         if isinstance(answer, bytes):
             answer = Answer(answer)
-        if self.services is not None and (stale := self.services.stale_header(route.permission)):
+        if stale := stale or self._stale(route):
             answer = dataclasses.replace(answer, headers=(*answer.headers, stale))
         await _send(send, answer, request_id, head=method == "HEAD")
+
+    def _stale(self, route: Route) -> tuple[bytes, bytes] | None:
+        return None if self.services is None else self.services.stale_header(route.permission)
 
     def _refuse_method(self, path: str) -> None:
         methods = self.table.methods(path)

@@ -72,10 +72,15 @@ class Services:
     def stale_header(self, permission: Permission) -> tuple[bytes, bytes] | None:
         """The header that marks an answer which may be old: as of when it is not. None: it is new.
 
+        It is asked for before and after an answer is made; one that is new may be marked by chance,
+        one that is old is marked always.
+
         Writes are never stale: they are answered only after the log took them.
         """
         since_ms = self.fold.stale_since_ms
-        if since_ms is None or not permission.endswith(":read") or permission is Permission.PUBLIC:
+        if since_ms is None or not self.stale_reads:
+            return None
+        if not permission.endswith(":read") or permission is Permission.PUBLIC:
             return None
         as_of = datetime.fromtimestamp(since_ms / 1000, UTC).isoformat(timespec="milliseconds")
         return STALE_HEADER, f"as_of={as_of}".encode()
