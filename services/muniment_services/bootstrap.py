@@ -31,15 +31,14 @@ from muniment_projections.registry.apply import RegistryProjection
 from muniment_projections.requests.apply import RequestsProjection
 from muniment_projections.runner import Runner
 from muniment_projections.runs.apply import RunsProjection
-from muniment_projections.store import Store, is_damage
+from muniment_projections.store import LAYOUT_VERSION, Store, is_damage
 from muniment_projections.traces.apply import TracesProjection
 from muniment_schemas.codec import Codec
 from muniment_schemas.envelope import WORKSPACE_DEFAULT, Actor
 from muniment_schemas.subjects import Schemas
 from muniment_services import documents, instance
 from muniment_services.api.services import Services
-from muniment_services.artifacts.keeper import Artifacts
-from muniment_services.artifacts.local import LocalArtifacts
+from muniment_services.artifacts.opening import open_artifacts
 from muniment_services.config import Settings
 from muniment_services.domain.commands import AggregateKey, Command, State
 from muniment_services.domain.errors import AlreadyExists
@@ -59,12 +58,14 @@ from muniment_services.quarantine import Reports
 from muniment_services.rebuild import CatchUp, Ends, open_store, open_within
 from muniment_services.rebuilder import Rebuilder
 from muniment_services.release import release
+from muniment_services.snapshot import open_shelf
+from muniment_services.snapshot_restore import restore_newest_if_empty
+from muniment_services.snapshotter import Maker, Snapshotter
 from muniment_services.startup import CATCHING_UP, Startup
 from muniment_services.state import CurrentState
 from muniment_services.write import Caller, Writer
 
 LOG_FILE = "log.sqlite"
-ARTIFACTS_FOLDER = "artifacts"
 KEYS_FOLDER = "keys"
 ARTIFACT_ROOT = "mlflow-artifacts:"
 BUILDER_MODULE = "muniment_services.cli.build"
@@ -168,7 +169,7 @@ async def _services(settings: Settings, startup: Startup) -> AsyncIterator[Servi
     except BaseException:
         await log.close()
         raise
-    artifacts = local_artifacts(settings.data_dir / ARTIFACTS_FOLDER)
+    artifacts = open_artifacts(settings)
     await artifacts.start()
     runner = Runner(store)
     state = documents.current_state(store)
@@ -185,6 +186,8 @@ async def _services(settings: Settings, startup: Startup) -> AsyncIterator[Servi
         settings.for_a_process_of_ours(),
         now_ms,
     )
+    maker = Maker(settings.data_dir, lambda: open_shelf(settings), release(), now_ms, os.urandom)
+    snapshotter = Snapshotter(runner, maker)
     reports = Reports(log, events, fold, SYSTEM, release(), now_ms, os.urandom)
     runner.start()
     fold.start()
@@ -198,10 +201,12 @@ async def _services(settings: Settings, startup: Startup) -> AsyncIterator[Servi
             rebuilder=rebuilder,
             artifact_root=ARTIFACT_ROOT,
             artifacts=artifacts,
+            snapshotter=snapshotter,
             stale_reads=settings.stale_reads,
         )
     finally:
         await rebuilder.close()
+        await snapshotter.close()
         await reports.close()
         await log.close()
         await fold.stop()
@@ -218,6 +223,7 @@ def _caught_up_store(
     log: EventLog, events: Codec, settings: Settings, ends: Ends, startup: Startup
 ) -> Store:
     path = settle(settings.data_dir)
+    restore_newest_if_empty(settings, log.log_id, LAYOUT_VERSION, startup)
     store = open_within(path, lambda at: projections_store(at, settings), ends, log.log_id)
     try:
         _catch_up(log, events, store, ends, startup)
@@ -240,12 +246,6 @@ def _catch_up(log: EventLog, events: Codec, store: Store, ends: Ends, startup: S
     rest = CatchUp(log, events, store)
     startup.enter(CATCHING_UP, rest.left(ends))
     rest.run(ends, startup.advance)
-
-
-def local_artifacts(folder: Path) -> Artifacts:
-    """Artifacts in a folder; parts of multipart uploads wait below it and do not outlive us."""
-    parts = LocalArtifacts(folder / "multipart", transient=True)
-    return Artifacts(LocalArtifacts(folder), parts, os.urandom)
 
 
 def _loader(runner: Runner) -> Load:

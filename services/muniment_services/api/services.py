@@ -16,6 +16,7 @@ from muniment_services.domain.errors import Quarantined
 from muniment_services.fold import Fold
 from muniment_services.log.base import LogUnavailable
 from muniment_services.rebuilder import Rebuilder
+from muniment_services.snapshotter import Snapshotter
 from muniment_services.write import Writer
 
 STALE_HEADER = b"muniment-stale"
@@ -33,6 +34,7 @@ class Services:
     rebuilder: Rebuilder
     artifact_root: str
     artifacts: Artifacts
+    snapshotter: Snapshotter
     stale_reads: bool
 
     async def state(self, kind: str, aggregate_id: str) -> State | None:

@@ -138,10 +138,10 @@ async def _check_artifacts(
     findings: Findings,
     report: Report,
 ) -> None:
-    from muniment_services import bootstrap
+    from muniment_services.artifacts.opening import open_artifacts
     from muniment_services.artifacts.verify import UNRECORDED, verify_artifacts
 
-    store = bootstrap.local_artifacts(settings.data_dir / bootstrap.ARTIFACTS_FOLDER).store
+    store = open_artifacts(settings).store
 
     async def differing() -> set[tuple[str, str]]:
         cursor = scratch.read(lambda connection: connection)

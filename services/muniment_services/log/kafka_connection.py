@@ -63,8 +63,8 @@ SIGNS_OF_REFUSAL: Mapping[str, str] = {
 """What stands in kafka-python's messages when waiting does not help, and what to tell."""
 
 HANGING_UP_MIN = 3
-"""A broker that hangs up so often in one try, after it has told its version, refuses us: what it said
-is lost when it closes the connection behind it."""
+"""A broker that hangs up so often in one try, after it has told its version, refuses us: what it
+said is lost when it closes the connection behind it."""
 
 HUNG_UP = "broker_version=("
 
