@@ -128,7 +128,7 @@ def _by_server(server: Client, keep: int, as_json: bool) -> None:
         while True:
             status = server.call("GET", ROUTE)
             events = status["events"]
-            if status["phase"] == "storing" and status["total"]:
+            if status["bytes"]:
                 meter.show(events * status["bytes"] // status["total"], events)
             if status["phase"] in ("done", "failed"):
                 break
