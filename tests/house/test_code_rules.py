@@ -11,6 +11,7 @@ PROCESS_EDGES: dict[str, str] = {
     "services/muniment_services/api/gateway.py": "every request is answered in MLflow's shape",
     "services/muniment_services/fold.py": "the fold's task: its failure stops it and is told",
     "services/muniment_services/rebuilder.py": "the rebuild's task: the old projections serve on",
+    "services/muniment_services/snapshotter.py": "the snapshot's task: the server serves on",
     "projections/muniment_projections/runner.py": "the writer's task: its failure is told",
 }
 
