@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from confluent_kafka.schema_registry import SchemaRegistryClient
@@ -19,7 +17,7 @@ from harness.brokers import fresh_prefix
 from harness.registry import Registry, running_registry
 from harness.replicas import Replica, digests, replica, running_replicas
 from harness.server import ServerFailed, process_environment
-from muniment_schemas.events import SchemaRegistered
+from muniment_schemas.events import ExperimentCreated, SchemaRegistered
 from muniment_schemas.framing import ALWAYS_SINGLE_OBJECT, MARKER, schema_id
 from muniment_schemas.subjects import Schemas
 from readers.journey import EVENT_TYPES, travel
@@ -147,50 +145,66 @@ def test_the_registry_may_go_away(site: Site) -> None:
     one = site.replicas[0]
     site.registry.stop()
     try:
-        travel(one.url, "without")
+        before = created(one, "without")
         assert one.stop() == 0
         one.start()
         assert "going on without the registry" in one.log
-        travel(one.url, "restarted without")
+        after = created(one, "restarted without")
         digests(site.replicas)
-        found = everything_in(site.kafka, site.prefix)
-        last = max(found.values(), key=lambda both: both[0].timestamp_ms)[0]
-        assert schema_id(last.value) is not None
     finally:
         site.registry.start()
+    framed = {
+        event.envelope.aggregate_id: schema_id(record.value)
+        for record, event in everything_in(site.kafka, site.prefix).values()
+        if isinstance(event, ExperimentCreated)
+    }
+    assert framed[before] == framed[after] is not None
 
 
-def test_a_registry_that_gives_ids_another_meaning_is_refused(site: Site, tmp_path: Path) -> None:
-    with running_registry(tmp_path) as other:
+def created(one: Replica, name: str) -> str:
+    """The id of a new experiment."""
+    status, _, answer = one.post("experiments/create", {"name": name})
+    assert status == 200, answer
+    return str(answer["experiment_id"])
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """A registry in which others were first."""
+    with running_registry(tmp_path_factory.mktemp("foreign")) as registry:
         for number in range(3):
             schema = {"type": "record", "name": f"Other{number}", "fields": []}
-            assert other.register(f"other-{number}", json.dumps(schema)).is_success
-        refused = started_in_vain(site, {"schema_registry": other.url}, tmp_path / "data")
-    assert f"The registry at {other.url} gives" in refused
+            assert registry.register(f"other-{number}", json.dumps(schema)).is_success
+        yield registry
+
+
+def test_a_registry_that_gives_ids_another_meaning_is_refused(
+    site: Site, foreign: Registry, tmp_path: Path
+) -> None:
+    settings = {"log": "kafka", "kafka_bootstrap": site.kafka, "kafka_prefix": site.prefix}
+    refused = started_in_vain(settings | {"schema_registry": foreign.url}, tmp_path / "data")
+    assert f"The registry at {foreign.url} gives" in refused
     assert f"since the registry at {site.registry.url} gave it" in refused
 
 
 def test_a_registry_that_has_something_else_under_our_subject_is_refused(
-    site: Site, tmp_path: Path
+    foreign: Registry, tmp_path: Path
 ) -> None:
-    with running_registry(tmp_path) as other:
-        schema = {
-            "type": "record",
-            "name": "AliasSet",
-            "namespace": "muniment.events",
-            "fields": [{"name": "theirs", "type": "string"}],
-        }
-        name = name_of(site.prefix, "AliasSet")
-        assert other.register(name, json.dumps(schema)).is_success
-        refused = started_in_vain(site, {"schema_registry": other.url}, tmp_path / "data")
-        assert other.get("/subjects") == [name]
+    prefix = fresh_prefix()
+    field = {"name": "theirs", "type": "string"}
+    schema = {"type": "record", "name": "AliasSet", "namespace": "theirs", "fields": [field]}
+    name = name_of(prefix, "AliasSet")
+    assert foreign.register(name, json.dumps(schema)).is_success
+    settings = {"kafka_prefix": prefix, "schema_registry": foreign.url}
+    refused = started_in_vain(settings, tmp_path / "data")
     assert f"would refuse AliasSet.v1.avsc under {name}" in refused
+    assert [s for s in foreign.get("/subjects") if s.startswith(prefix)] == [name]
 
 
-def started_in_vain(site: Site, settings: dict[str, str], data_dir: Path) -> str:
-    """What a replica of the site with these settings says when it does not start."""
-    given: dict[str, Any] = {"log": "kafka", "kafka_bootstrap": site.kafka}
-    given |= {"kafka_prefix": site.prefix} | settings
+def started_in_vain(settings: dict[str, str], data_dir: Path) -> str:
+    """What a replica with these settings says when it does not start."""
+    one = replica(data_dir, settings, {"NO_COLOR": "1"})
     with pytest.raises(ServerFailed) as raised:
-        replica(data_dir, given, {"NO_COLOR": os.environ.get("NO_COLOR", "1")}).start()
+        one.start()
+    assert one.server.process.returncode not in (None, 0)
     return " ".join(str(raised.value).split())
