@@ -53,6 +53,7 @@ from muniment_services.log.base import EventLog
 from muniment_services.log.embedded import EmbeddedLog
 from muniment_services.log.kafka import KafkaLog
 from muniment_services.log.kafka_connection import Brokers
+from muniment_services.metrics import Metrics
 from muniment_services.projection_files import remove, settle
 from muniment_services.quarantine import Reports
 from muniment_services.rebuild import CatchUp, Ends, open_store, open_within
@@ -148,18 +149,22 @@ def kafka_log(
 
 
 @asynccontextmanager
-async def services(settings: Settings, startup: Startup | None = None) -> AsyncIterator[Services]:
+async def services(
+    settings: Settings, startup: Startup | None = None, metrics: Metrics | None = None
+) -> AsyncIterator[Services]:
     """The running application: log, fold, projections and write path, started and stopped.
 
     Raises FolderInUse, LogUnavailable, LogCorrupt, and Stopped when `startup` was told to stop.
     """
     with instance.held(settings.data_dir):
-        async with _services(settings, startup or Startup()) as started:
+        async with _services(settings, startup or Startup(), metrics) as started:
             yield started
 
 
 @asynccontextmanager
-async def _services(settings: Settings, startup: Startup) -> AsyncIterator[Services]:
+async def _services(
+    settings: Settings, startup: Startup, metrics: Metrics | None
+) -> AsyncIterator[Services]:
     log = open_log(settings)
     await log.start()
     events = codec()
@@ -173,7 +178,7 @@ async def _services(settings: Settings, startup: Startup) -> AsyncIterator[Servi
     await artifacts.start()
     runner = Runner(store)
     state = documents.current_state(store)
-    fold = Fold(log, events, state, runner, _loader(runner), now_ms)
+    fold = Fold(log, events, state, runner, _loader(runner), now_ms, metrics)
     writer = Writer(log, events, fold, runner, now_ms, os.urandom)
     rebuilder = Rebuilder(
         log,
@@ -202,6 +207,7 @@ async def _services(settings: Settings, startup: Startup) -> AsyncIterator[Servi
             artifact_root=ARTIFACT_ROOT,
             artifacts=artifacts,
             snapshotter=snapshotter,
+            projections=tuple(projection.name for projection in projections()),
             stale_reads=settings.stale_reads,
         )
     finally:

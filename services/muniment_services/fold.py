@@ -8,6 +8,7 @@ then where it ends: so a log that cannot be reached, or that has lost events, is
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from muniment_services.log.base import (
     Record,
     TopicPartition,
 )
+from muniment_services.metrics import Metrics
 from muniment_services.state import CurrentState
 from muniment_services.unreadable import event_of
 
@@ -75,6 +77,7 @@ class Fold:
         runner: Runner,
         load: Load,
         now_ms: Callable[[], int],
+        metrics: Metrics | None = None,
     ) -> None:
         self.state = state
         self.log = log
@@ -90,6 +93,7 @@ class Fold:
         self._watcher: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
         self._now_ms = now_ms
+        self._metrics = metrics or Metrics()
         self.failure: str | None = None
         """Why nothing is folded any more; only a new start, on a log that is whole, mends it."""
         self.stale_since_ms: int | None = None
@@ -135,10 +139,15 @@ class Fold:
         waiter: asyncio.Future[Folded] = asyncio.get_running_loop().create_future()
         event_id = event.envelope.event_id.encode()
         is_new = self.state.get(*_key(event)) is None
-        appended = self.log.append(record)
+        began_s = time.perf_counter()  # The loop's own clock has steps of a millisecond.
+        try:
+            appended = self.log.append(record)
+        except LogError as error:
+            self._metrics.append_failed(error)
+            raise
         now = asyncio.get_running_loop().time()
         self._own[event_id] = _Own(event, waiter, is_new, now)
-        appended.add_done_callback(lambda done: self._appended(done, event_id))
+        appended.add_done_callback(lambda done: self._appended(done, event_id, began_s))
         folded = await waiter
         if folded.quarantine is not None:
             raise Quarantined(event.AGGREGATE, event.envelope.aggregate_id)
@@ -220,7 +229,9 @@ class Fold:
             self._give_up_waiting()
             if self.failure is None:
                 with suppress(LogError):  # It is noted where all see it: failure, stale_since_ms.
-                    await self._ask()
+                    ends = await self._ask()
+                    if not any(self._is_behind(at, end) for at, end in ends.items()):
+                        self._metrics.level(self._now_ms(), self._runner.written)
 
     def _give_up_waiting(self) -> None:
         longest = asyncio.get_running_loop().time() - WRITE_S_MAX
@@ -258,8 +269,11 @@ class Fold:
                     load.set_exception(failure) if failure else load.set_result(None)
         self._loader = None
 
-    def _appended(self, done: asyncio.Future[Record], event_id: bytes) -> None:
-        if done.cancelled() or done.exception() is not None:
+    def _appended(self, done: asyncio.Future[Record], event_id: bytes, began_s: float) -> None:
+        if not done.cancelled() and done.exception() is None:
+            self._metrics.appended(time.perf_counter() - began_s)
+        else:
+            self._metrics.append_failed(None if done.cancelled() else done.exception())
             waiter = self._own.pop(event_id).waiter
             if not waiter.done():
                 waiter.set_exception(done.exception() or LogUnavailable("the append was cancelled"))
@@ -296,6 +310,8 @@ class Fold:
             self.state.fold(record, event) for record, event in zip(records, events, strict=True)
         ]
         self._runner.add(folded, {(r.at.topic, r.at.partition): r.offset + 1 for r in records})
+        recorded_ms = max(record.timestamp_ms for record in records)
+        self._metrics.folded(folded, recorded_ms, self._runner.written)
         for record, item in zip(records, folded, strict=True):
             own = self._own.pop(record.headers[0][1], None)
             if own is not None and not own.waiter.done():

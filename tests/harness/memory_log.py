@@ -53,6 +53,21 @@ class MemoryLog:
         self._changed = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop
 
+    @property
+    def in_flight_bytes(self) -> int:
+        """Bytes that were appended and are not committed."""
+        return self._in_flight_bytes
+
+    @property
+    def in_flight_records(self) -> int:
+        """Records that were appended and are not committed."""
+        return len(self._queue)
+
+    @property
+    def producer_restarts(self) -> int:
+        """Always 0: there is no producer."""
+        return 0
+
     async def start(self) -> None:
         """Accept appends from now on."""
         self._loop = asyncio.get_running_loop()

@@ -22,6 +22,7 @@ from muniment_services.api import (
     metrics,
     model_versions,
     multipart,
+    observability,
     otlp,
     quarantine,
     registered_models,
@@ -29,6 +30,7 @@ from muniment_services.api import (
     run_data,
     runs,
     server,
+    snapshots,
     traces,
     traces_v2,
 )
@@ -37,12 +39,15 @@ from muniment_services.api.gateway import Gateway
 from muniment_services.api.hosts import HostCheck
 from muniment_services.api.routes import Route, RouteTable
 from muniment_services.api.services import Services
+from muniment_services.metrics import Metrics
 from muniment_services.startup import SERVING, Startup, Stopped
 
 ROUTES: tuple[Route, ...] = (
     *server.ROUTES,
+    *observability.ROUTES,
     *admin.ROUTES,
     *quarantine.ROUTES,
+    *snapshots.ROUTES,
     *experiments.ROUTES,
     *runs.ROUTES,
     *run_data.ROUTES,
@@ -65,7 +70,11 @@ Lifespan = Callable[[], AbstractAsyncContextManager[Services]]
 
 
 def build(
-    lifespan: Lifespan, hosts: HostCheck, principal: Principal, startup: Startup | None = None
+    lifespan: Lifespan,
+    hosts: HostCheck,
+    principal: Principal,
+    startup: Startup | None = None,
+    measured: Metrics | None = None,
 ) -> Gateway:
     """The ASGI application. lifespan: starts everything, yields it, and stops it again.
 
@@ -87,7 +96,7 @@ def build(
     rest = FastAPI(lifespan=run, title="muniment", docs_url=None, redoc_url=None, openapi_url=None)
     rest.add_exception_handler(StarletteHTTPException, _unknown)
     rest.add_exception_handler(HTTPException, _unknown)
-    gateway = Gateway(RouteTable(ROUTES), hosts, principal, rest, startup)
+    gateway = Gateway(RouteTable(ROUTES), hosts, principal, rest, startup, measured)
     return gateway
 
 

@@ -22,6 +22,7 @@ from muniment_services.api.errors import ApiError, ErrorAnswer, expected, intern
 from muniment_services.api.hosts import HostCheck
 from muniment_services.api.routes import BODY_BYTES_MAX, Answer, Call, Headers, Route, RouteTable
 from muniment_services.api.services import Services
+from muniment_services.metrics import Metrics, Watched
 from muniment_services.startup import Startup
 from muniment_services.write import Caller
 
@@ -55,10 +56,12 @@ class Gateway:
         principal: Principal,
         fallback: App,
         startup: Startup | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self.table = table
         self.services: Services | None = None
         self.startup = startup or Startup()
+        self.metrics = metrics or Metrics()
         self._hosts = hosts
         self._principal = principal
         self._fallback = fallback
@@ -73,8 +76,9 @@ class Gateway:
             await self._fallback(scope, receive, send)
             return
         request_id = os.urandom(8).hex()
+        watched = self.metrics.began()
         try:
-            await self._serve(scope, receive, send, request_id)
+            await self._serve(scope, receive, send, request_id, watched)
         except Disconnected:
             return
         except Exception as error:  # noqa: BLE001
@@ -83,9 +87,14 @@ class Gateway:
             if answer is None:
                 _log.exception("request failed", request_id=request_id, path=scope["path"])
                 answer = internal(request_id)
+            watched.status = answer.status
             await _send_error(send, answer, request_id)
+        finally:
+            self.metrics.ended(watched, scope["method"])
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+    async def _serve(
+        self, scope: Scope, receive: Receive, send: Send, request_id: str, watched: Watched
+    ) -> None:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         method, path = scope["method"], scope["path"]
         self._hosts.check(method, path, headers)
@@ -94,15 +103,17 @@ class Gateway:
             found = self.table.find("GET", path)
         if found is None:
             self._refuse_method(path)
-            await self._fallback(scope, receive, send)
+            await self._fallback(scope, receive, _watching(send, watched))
             return
         route, path_params = found
+        watched.route = route.path
         self._authorise(route)
         if route.permission is not Permission.PUBLIC:
             _refuse_workspace(headers)
         call = Call(
             started=self.services,
             startup=self.startup,
+            metrics=self.metrics,
             caller=self._caller(scope, headers, request_id),
             method=method,
             path_params=path_params,
@@ -121,6 +132,7 @@ class Gateway:
             answer = Answer(answer)
         if stale := stale or self._stale(route):
             answer = dataclasses.replace(answer, headers=(*answer.headers, stale))
+        watched.status = answer.status
         await _send(send, answer, request_id, head=method == "HEAD")
 
     def _stale(self, route: Route) -> tuple[bytes, bytes] | None:
@@ -170,6 +182,15 @@ def _refuse_workspace(headers: dict[bytes, bytes]) -> None:
             "FEATURE_DISABLED",
             "Workspace APIs are not available: workspaces are not enabled on this server",
         )
+
+
+def _watching(send: Send, watched: Watched) -> Send:
+    async def noting(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            watched.status = message["status"]
+        await send(message)
+
+    return noting
 
 
 async def _chunks(receive: Receive) -> AsyncIterator[bytes]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from muniment_auth.permissions import Permission
 from muniment_services.api.errors import ApiError
 from muniment_services.api.requests import Fields, from_body, from_json, from_query
+from muniment_services.metrics import Metrics
 from muniment_services.startup import Startup
 from muniment_services.write import Caller
 
@@ -42,6 +43,7 @@ class Call:
 
     started: Services | None
     startup: Startup
+    metrics: Metrics
     caller: Caller
     method: str
     path_params: Mapping[str, str]

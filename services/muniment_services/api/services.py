@@ -35,6 +35,8 @@ class Services:
     artifact_root: str
     artifacts: Artifacts
     snapshotter: Snapshotter
+    projections: tuple[str, ...]
+    """Their names, for metrics."""
     stale_reads: bool
 
     async def state(self, kind: str, aggregate_id: str) -> State | None:

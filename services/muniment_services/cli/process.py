@@ -19,6 +19,7 @@ from muniment_services import bootstrap, instance
 from muniment_services.api.app import build
 from muniment_services.api.hosts import HostCheck
 from muniment_services.config import ConfigError, Settings
+from muniment_services.metrics import Metrics
 from muniment_services.release import release
 from muniment_services.startup import DRAINING, Startup
 
@@ -44,12 +45,16 @@ def run(settings: Settings, demo: bool) -> None:
     """
     signal.signal(signal.SIGTERM, _end)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    startup = Startup()
+    startup, metrics = Startup(), Metrics(settings.log)
     listener = _listen(settings)
     hosts = HostCheck((*settings.allowed_hosts, settings.host))
     config = uvicorn.Config(
         build(
-            lambda: bootstrap.services(settings, startup), hosts, bootstrap.local_user(), startup
+            lambda: bootstrap.services(settings, startup, metrics),
+            hosts,
+            bootstrap.local_user(),
+            startup,
+            metrics,
         ),
         loop="uvloop",
         http="httptools",

@@ -135,6 +135,18 @@ class EventLog(Protocol):
         """32 hex digits that tell this log from every other, copies of it included in Kafka's case;
         empty before `start`."""
 
+    @property
+    def in_flight_bytes(self) -> int:
+        """Bytes that were appended and are not durable yet."""
+
+    @property
+    def in_flight_records(self) -> int:
+        """Records that were appended and are not durable yet."""
+
+    @property
+    def producer_restarts(self) -> int:
+        """Times that what writes to the log had to be replaced, since the start."""
+
     async def start(self) -> None:
         """Open the log, or raise LogUnavailable or LogCorrupt with what to do."""
 

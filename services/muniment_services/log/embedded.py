@@ -106,6 +106,21 @@ class EmbeddedLog:
         """32 hex digits that tell this log from every other; empty before `start`."""
         return self._file.log_id
 
+    @property
+    def in_flight_bytes(self) -> int:
+        """Bytes that were appended and are not fsynced."""
+        return self._in_flight_bytes
+
+    @property
+    def in_flight_records(self) -> int:
+        """Records that were appended and are not fsynced."""
+        return self._in_flight_records
+
+    @property
+    def producer_restarts(self) -> int:
+        """Always 0: the writer's thread lasts as long as the log."""
+        return 0
+
     async def start(self) -> None:
         """Open the file, and create it if this log may write.
 

@@ -123,6 +123,21 @@ class KafkaLog:
         """What is in flight, and how often the producer had to be replaced."""
         return self._producer
 
+    @property
+    def in_flight_bytes(self) -> int:
+        """Bytes that were appended and are not acknowledged."""
+        return self._producer.in_flight_bytes
+
+    @property
+    def in_flight_records(self) -> int:
+        """Records that were appended and are not acknowledged."""
+        return self._producer.in_flight_records
+
+    @property
+    def producer_restarts(self) -> int:
+        """Producers that were given up since the start."""
+        return self._producer.restarts
+
     def append(self, record: NewRecord) -> asyncio.Future[Record]:
         """Send a record; the future is done once all in-sync replicas have it. See EventLog."""
         if not self._accepting:
