@@ -17,6 +17,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from email.message import Message
 from pathlib import Path
 from typing import Any
 
@@ -91,29 +92,27 @@ class Replica:
         """SIGCONT."""
         os.killpg(self.server.process.pid, signal.SIGCONT)
 
-    def get(self, path: str, timeout_s: float = CALL_S) -> tuple[int, Mapping[str, str], Any]:
+    def get(self, path: str, timeout_s: float = CALL_S) -> tuple[int, Message, Any]:
         """Status, headers and JSON of one GET, whatever the status. Raises OSError."""
         return self.call("GET", path, None, timeout_s)
 
-    def post(
-        self, path: str, body: object, timeout_s: float = CALL_S
-    ) -> tuple[int, Mapping[str, str], Any]:
+    def post(self, path: str, body: object, timeout_s: float = CALL_S) -> tuple[int, Message, Any]:
         """The same of one POST of MLflow's API, version 2.0."""
         return self.call("POST", f"/api/2.0/mlflow/{path}", body, timeout_s)
 
     def call(
         self, method: str, path: str, body: object, timeout_s: float = CALL_S
-    ) -> tuple[int, Mapping[str, str], Any]:
+    ) -> tuple[int, Message, Any]:
         """Status, headers and content (JSON if it is) of one request. Raises OSError."""
         content = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json"} if content else {}
         request = urllib.request.Request(self.url + path, content, headers, method=method)
         try:
             with urllib.request.urlopen(request, timeout=timeout_s) as answer:
-                return answer.status, dict(answer.headers), _parsed(answer.read())
+                return answer.status, answer.headers, _parsed(answer.read())
         except urllib.error.HTTPError as refused:
             with refused:
-                return refused.code, dict(refused.headers), _parsed(refused.read())
+                return refused.code, refused.headers, _parsed(refused.read())
 
 
 def _parsed(content: bytes) -> Any:

@@ -1,4 +1,4 @@
-"""Brokers die, freeze and come back under load: what was acknowledged is counted, stalls are bounded.
+"""Brokers die, freeze and come back under load: nothing acknowledged is lost, stalls are bounded.
 
 Every test writes points that can be found again, breaks something, mends it, and compares what was
 acknowledged with what the log holds and with what a replica answers.
@@ -22,12 +22,13 @@ FAILOVER_S_MAX = 15.0
 """Between two acknowledgements while a leader is replaced: the brokers' session time-out (3 s), and
 what it takes everyone to hear of it."""
 RECOVERED_WITHIN_S = 30.0
-REFUSED_WITHIN_S = 22.0
-"""A write that cannot be taken is refused by then (WRITE_S_MAX of the fold, and the watch)."""
+REFUSED_WITHIN_S = 27.0
+"""A write that cannot be taken is refused by then: the fold's WRITE_S_MAX, and a turn of its watch,
+which asks the log meanwhile (LOOK_UP_S_MAX)."""
 READ_WITHIN_S = 10.0
 OUTAGE_S = 6.0
 PAST_DELIVERY_S = 14.0
-"""Longer than a record may take to be acknowledged (APPEND_S_MAX of the producer), and its watch."""
+"""Longer than a record may take to be acknowledged: the producer's APPEND_S_MAX, and its watch."""
 
 
 def check_after(load: Load, home: Home, replicas: list[Replica]) -> None:
@@ -66,7 +67,8 @@ def check_stale(one: Replica) -> None:
     """What is folded is answered, at once and marked: from memory and from the projections."""
     began = time.monotonic()
     status, headers, answer = one.get("/api/2.0/mlflow/experiments/get?experiment_id=0")
-    assert (status, answer["experiment"]["name"]) == (200, "Default")
+    assert status == 200, answer
+    assert answer["experiment"]["name"] == "Default"
     assert headers["Muniment-Stale"].startswith("as_of=20")
     search = {"experiment_ids": ["0"], "max_results": 5}
     status, headers, answer = one.post("runs/search", search)
