@@ -97,6 +97,12 @@ def folded(found: Iterable[Record]) -> Iterator[Entry]:
         yield Entry(record, event, outcome.void)
 
 
+def decoded(found: Iterable[Record]) -> Iterator[Entry]:
+    """The records of a log that cannot be folded, as if all had applied."""
+    codec = Codec(Schemas.load())
+    return (Entry(record, codec.decode(record.value), None) for record in found)
+
+
 def check_writes(sent: Iterable[Sent], found: Iterable[Entry]) -> Counter[str]:
     """Every acknowledged write applied exactly once, every other at most once; counts by outcome.
 

@@ -50,7 +50,7 @@ class Writer(threading.Thread):
     key: str
     stopping: threading.Event
     pause_s: float = 0.0
-    acknowledged: set[Point] = field(default_factory=set)
+    acknowledged: dict[Point, float] = field(default_factory=dict)
     attempted: set[Point] = field(default_factory=set)
     runs: list[str] = field(default_factory=list)
     answered_s: list[float] = field(default_factory=list)
@@ -100,7 +100,7 @@ class Writer(threading.Thread):
             path, body = "runs/log-batch", {"run_id": run_id, "metrics": metrics}
         self.attempted |= written
         if self._post(path, body) is not None:
-            self.acknowledged |= written
+            self.acknowledged.update(dict.fromkeys(written, time.monotonic()))
 
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any] | None:
         began = time.monotonic()
@@ -159,7 +159,12 @@ class Load:
     @property
     def acknowledged(self) -> set[Point]:
         """Points whose write was answered 200."""
-        return set().union(*(writer.acknowledged.copy() for writer in self.writers))
+        return self.acknowledged_since(0.0)
+
+    def acknowledged_since(self, at_s: float) -> set[Point]:
+        """Points whose write was answered 200 after a time of the monotonic clock."""
+        answered = [item for writer in self.writers for item in list(writer.acknowledged.items())]
+        return {point for point, answered_s in answered if answered_s > at_s}
 
     @property
     def attempted(self) -> set[Point]:

@@ -77,7 +77,7 @@ class Jobs:
         ]
 
     def finished(self) -> list[dict[str, Any]]:
-        """Tell all to end; gives what each logged. Raises AssertionError with what a client that failed printed."""
+        """Tell all to end; gives what each logged. AssertionError: what a failed one printed."""
         results = []
         for process in self._processes:
             assert process.stdin is not None
