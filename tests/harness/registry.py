@@ -58,7 +58,7 @@ def install() -> Path:
 def _fetch(folder: Path) -> None:
     java()  # Brings Java to a fresh machine, which Maven needs as well.
     if shutil.which("mvn") is None:
-        raise RegistryFailed("fetching it needs Maven once; deploy/scripts/kafka installs it")
+        raise RegistryFailed("fetching it needs Maven once; install it, so that `mvn` is found")
     with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
         command = ["mvn", "-B", "-q", "dependency:copy", f"-Dartifact={ARTIFACT}"]
         command += [f"-DoutputDirectory={scratch}"]
