@@ -56,13 +56,17 @@ class Replica:
     def start(self, ready_within_s: float = READY_WITHIN_S) -> float:
         """Start the process and wait until it is ready; gives the seconds that took."""
         began = time.monotonic()
-        self.server.start()
+        self.begin()
         try:
             self.await_ready(ready_within_s)
         except BaseException:
             self.server.kill()
             raise
         return time.monotonic() - began
+
+    def begin(self) -> None:
+        """Start the process; it is not ready yet."""
+        self.server.begin()
 
     def await_ready(self, within_s: float = READY_WITHIN_S) -> None:
         """Return once GET /readyz is 200. Raises ServerFailed with the log's end."""

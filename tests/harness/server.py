@@ -70,8 +70,8 @@ class Server:
         text = self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
         return text[-LOG_SHOWN_CHARS:]
 
-    def start(self) -> None:
-        """Start the process and return once it is ready. Raises ServerFailed."""
+    def begin(self) -> None:
+        """Start the process; it may take a while until it is ready, or answers at all."""
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 self.command,
@@ -81,6 +81,10 @@ class Server:
                 env=self._environment,
                 start_new_session=True,
             )
+
+    def start(self) -> None:
+        """Start the process and return once it is ready. Raises ServerFailed."""
+        self.begin()
         try:
             self._await_health()
         except BaseException:
