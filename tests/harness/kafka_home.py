@@ -12,7 +12,7 @@ from harness import brokers
 from harness.replicas import Replica
 
 StartTeam = Callable[..., AbstractContextManager[list[Replica]]]
-"""team(count, **settings): that many replicas on topics of this test's own."""
+"""team(home, count, environments=…, **settings): so many replicas on this test's topics."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,9 +139,8 @@ def _metric(key: str, step: int) -> dict[str, Any]:
 class Load:
     """Writers at work, and what they know."""
 
-    def __init__(self, urls: Sequence[str], writers: int, pause_s: float, name: str) -> None:
-        self._stopping = threading.Event()
-        self.writers = [Writer(urls, f"{name}{n}", self._stopping, pause_s) for n in range(writers)]
+    def __init__(self, writers: Sequence[Writer]) -> None:
+        self.writers = list(writers)
 
     def start(self) -> None:
         """Begin."""
@@ -150,11 +149,16 @@ class Load:
 
     def stop(self) -> None:
         """End all writers; each finishes the write that it is at."""
-        self._stopping.set()
+        for writer in self.writers:
+            writer.stopping.set()
         for writer in self.writers:
             writer.join(JOINED_WITHIN_S)
             assert not writer.is_alive(), f"{writer.name} hangs in a write"
             assert writer.failure is None, writer.failure
+
+    def joined(self, other: Load) -> Load:
+        """What both know."""
+        return Load([*self.writers, *other.writers])
 
     @property
     def acknowledged(self) -> set[Point]:
@@ -208,7 +212,8 @@ def writing(
     urls: Sequence[str], writers: int = WRITERS, pause_s: float = 0.0, name: str = "w"
 ) -> Iterator[Load]:
     """Writers at work until the end of the block."""
-    load = Load(urls, writers, pause_s, name)
+    stopping = threading.Event()
+    load = Load([Writer(urls, f"{name}{n}", stopping, pause_s) for n in range(writers)])
     load.start()
     try:
         yield load

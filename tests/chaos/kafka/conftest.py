@@ -6,7 +6,7 @@ printed is shown with it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -51,8 +51,11 @@ def team(tmp_path: Path, request: pytest.FixtureRequest) -> StartTeam:
     """Starts replicas, and remembers them for the report of a failure."""
 
     @contextmanager
-    def start(home: Home, count: int, **settings: str) -> Iterator[list[Replica]]:
-        with running_replicas(tmp_path, count, {**home.settings, **settings}) as replicas:
+    def start(
+        home: Home, count: int, *, environments: Sequence[Mapping[str, str]] = (), **settings: str
+    ) -> Iterator[list[Replica]]:
+        every = {**home.settings, **settings}
+        with running_replicas(tmp_path, count, every, environments=environments) as replicas:
             request.node.stash[_team] = replicas
             yield replicas
 
