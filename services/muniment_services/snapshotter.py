@@ -44,8 +44,8 @@ COPY_NAME = "projections.snapshot.duckdb"
 """Name of the copy in the data folder, before the suffix of unfinished files."""
 
 NAME_BYTES = 4
-FRUGAL: dict[str, str | bool | int | float | list[str]] = {"threads": 1, "memory_limit": "512MB"}
-"""How the copy is opened beside a server that is at work."""
+COPY_MEMORY = "512MB"
+"""What opening the copy may take beside a server that is at work."""
 
 LAYOUT = "SELECT version, log_id FROM layout"
 CHECKPOINTS = 'SELECT topic, "partition", next_offset FROM checkpoints'
@@ -118,7 +118,8 @@ class Maker:
         return manifest
 
     def _draft(self, checkpoints: Checkpoints) -> Manifest:
-        with duckdb.connect(str(self.copy_path), config=FRUGAL) as connection:
+        frugal = {"threads": "1", "memory_limit": COPY_MEMORY}
+        with duckdb.connect(str(self.copy_path), config={**frugal}) as connection:
             layout_version, log_id = connection.execute(LAYOUT).fetchall()[0]
             rows = connection.execute(CHECKPOINTS).fetchall()
             connection.execute("CHECKPOINT")
@@ -185,9 +186,9 @@ class Snapshotter:
             manifest = await asyncio.to_thread(self._maker.store, checkpoints, keep, self._began)
         except Exception as error:  # noqa: BLE001
             # The edge of this task: whatever ended the snapshot, the server serves on.
+            self._note(phase="failed", error=str(error), ended_at_ms=self._maker.now_ms())
             if not self._stopping.is_set():
                 _log.error("no snapshot could be made", reason=str(error))
-            self._note(phase="failed", error=str(error), ended_at_ms=self._maker.now_ms())
             return
         self.newest_at_ms = manifest.created_at_ms
         self._note(phase="done", ended_at_ms=self._maker.now_ms())

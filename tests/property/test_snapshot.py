@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from obstore.store import LocalStore
+from structlog.testing import capture_logs
 
 from harness.world import TestWorld
 from muniment_projections.store import LAYOUT_VERSION, Store
@@ -276,7 +277,7 @@ def test_restoring_that_ends_at_any_part_leaves_nothing(whole: Path, tmp_path: P
 
 
 def test_an_empty_replica_takes_the_newest_snapshot_that_is_whole(
-    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    whole: Path, tmp_path: Path
 ) -> None:
     at = copied(whole, tmp_path)
     given_settings = Settings(data_dir=at)
@@ -287,10 +288,11 @@ def test_an_empty_replica_takes_the_newest_snapshot_that_is_whole(
     for log_id, layout in (("f" * 32, LAYOUT_VERSION), (LOG_ID, LAYOUT_VERSION + 1)):
         assert restore_newest_if_empty(given_settings, log_id, layout, Startup()) is None
         assert newest(at) is None
-    used = restore_newest_if_empty(given_settings, LOG_ID, LAYOUT_VERSION, Startup())
+    with capture_logs() as told:
+        used = restore_newest_if_empty(given_settings, LOG_ID, LAYOUT_VERSION, Startup())
     assert used is not None
     assert used.created_at_ms == 1_000
-    assert "an older one is tried" in capsys.readouterr().out
+    assert "a snapshot is damaged; an older one is tried" in [line["event"] for line in told]
     assert opened(at / PROJECTIONS_FILE).checkpoints == {("runs", 0): 7}
     assert restore_newest_if_empty(given_settings, LOG_ID, LAYOUT_VERSION, Startup()) is None
 
