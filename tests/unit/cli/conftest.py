@@ -6,11 +6,12 @@ import asyncio
 import hashlib
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import structlog
 
 from muniment_schemas.columns import pack
 from muniment_schemas.envelope import Actor
@@ -96,7 +97,7 @@ def run_id(filled: Path) -> str:
 @pytest.fixture
 def call(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Call:
+) -> Iterator[Call]:
     """Calls `muniment` with arguments; without terminal, settings or a folder of its own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MUNIMENT_CONFIG", raising=False)
@@ -112,4 +113,5 @@ def call(
         captured = capsys.readouterr()
         return Called(status, captured.out, captured.err)
 
-    return run
+    yield run
+    structlog.reset_defaults()  # The command line logs to a standard error that is closed now.
