@@ -36,7 +36,7 @@ from muniment_projections.traces.apply import TracesProjection
 from muniment_schemas.codec import Codec
 from muniment_schemas.envelope import WORKSPACE_DEFAULT, Actor
 from muniment_schemas.subjects import Schemas
-from muniment_services import documents, instance
+from muniment_services import documents, instance, schema_registry
 from muniment_services.api.services import Services
 from muniment_services.artifacts.opening import open_artifacts
 from muniment_services.config import Settings
@@ -48,6 +48,7 @@ from muniment_services.domain.principal import KIND as PRINCIPAL
 from muniment_services.domain.principal import RegisterPrincipal
 from muniment_services.domain.schema import KIND as SCHEMA
 from muniment_services.domain.schema import PublishSchema
+from muniment_services.domain.schema_id import KIND as SCHEMA_ID
 from muniment_services.fold import Fold, Load
 from muniment_services.log.base import EventLog
 from muniment_services.log.embedded import EmbeddedLog
@@ -59,6 +60,7 @@ from muniment_services.quarantine import Reports
 from muniment_services.rebuild import CatchUp, Ends, open_store, open_within
 from muniment_services.rebuilder import Rebuilder
 from muniment_services.release import release
+from muniment_services.schema_ids import LoggedSchemaIds
 from muniment_services.snapshot import open_shelf
 from muniment_services.snapshot_restore import restore_newest_if_empty
 from muniment_services.snapshotter import Maker, Snapshotter
@@ -93,9 +95,10 @@ def projections() -> tuple[Projection, ...]:
     )
 
 
-def codec() -> Codec:
-    """The codec over all released schemas."""
-    return Codec(Schemas.load())
+def codec(log: EventLog) -> Codec:
+    """The codec over all released schemas, for a log that is started before it decodes."""
+    schemas = Schemas.load()
+    return Codec(schemas, ids=LoggedSchemaIds(log, schemas))
 
 
 def now_ms() -> int:
@@ -167,7 +170,7 @@ async def _services(
 ) -> AsyncIterator[Services]:
     log = open_log(settings)
     await log.start()
-    events = codec()
+    events = codec(log)
     try:
         ends = await log.end_offsets()
         store = await asyncio.to_thread(_caught_up_store, log, events, settings, ends, startup)
@@ -199,6 +202,11 @@ async def _services(
     reports.start()
     try:
         await _first_events(events, writer, state, settings.data_dir)
+        if settings.schema_registry is not None:
+            registered = await _registered(
+                settings.schema_registry, settings, events, writer, state
+            )
+            writer = Writer(log, registered, fold, runner, now_ms, os.urandom)
         yield Services(
             writer=writer,
             fold=fold,
@@ -285,13 +293,31 @@ async def _first_events(events: Codec, writer: Writer, state: CurrentState, data
                 experiment_id=DEFAULT_ID,
             )
         )
-    caller = Caller(actor=SYSTEM, request_id="start", workspace=WORKSPACE_DEFAULT)
-    await asyncio.gather(*(_submit_unless_there(writer, caller, command) for command in commands))
+    await asyncio.gather(*(_submit_unless_there(writer, command) for command in commands))
 
 
-async def _submit_unless_there(writer: Writer, caller: Caller, command: Command) -> None:
+async def _submit_unless_there(writer: Writer, command: Command) -> None:
     with suppress(AlreadyExists):  # Another replica, starting at the same time, was quicker.
-        await writer.submit(caller, command, lambda _: b"")
+        await _submit(writer, command)
+
+
+async def _submit(writer: Writer, command: Command) -> None:
+    caller = Caller(actor=SYSTEM, request_id="start", workspace=WORKSPACE_DEFAULT)
+    await writer.submit(caller, command, lambda _: b"")
+
+
+async def _registered(
+    url: str, settings: Settings, events: Codec, writer: Writer, state: CurrentState
+) -> Codec:
+    # A codec that writes what the registry's consumers read. All ids are in the log by then.
+    framing = await schema_registry.confluent(
+        url,
+        lambda topic: f"{settings.kafka_prefix}.{topic}",
+        events.schemas,
+        list(state.of_kind(SCHEMA_ID)),
+        lambda command: _submit(writer, command),
+    )
+    return Codec(events.schemas, framing, events.ids)
 
 
 def _registration(principal: Principal, keys: IdentityKeys) -> RegisterPrincipal:

@@ -49,6 +49,9 @@ WRITE_S_MAX = 20.0
 WATCH_S = 1.0
 """How often the log is asked where it ends when nobody else asks."""
 
+LOOK_UP_PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Between tries to read the catalog for a schema; each waits for the brokers as well."""
+
 LOADED_AT_ONCE_MAX = 500
 """Aggregates that one read of the projections brings into memory at most."""
 
@@ -298,7 +301,10 @@ class Fold:
         self._fail_waiters(LogUnavailable("the server is shutting down"))
 
     async def _fold(self, records: Sequence[Record]) -> None:
-        events = [self._event(record) for record in records]
+        events = [
+            await self._looked_up(record) if self._needs_log(record) else self._event(record)
+            for record in records
+        ]
         needed = [
             _key(event)
             for record, event in zip(records, events, strict=True)
@@ -322,6 +328,19 @@ class Fold:
     def _event(self, record: Record) -> Event:
         own = self._own.get(record.headers[0][1])
         return own.event if own is not None else event_of(self._codec, record)
+
+    def _needs_log(self, record: Record) -> bool:
+        return record.headers[0][1] not in self._own and self._codec.needs_log(record.value)
+
+    async def _looked_up(self, record: Record) -> Event:
+        # What a registry's id means stands in the catalog, which may not have come to us yet.
+        for pause_s in LOOK_UP_PAUSES_S:
+            try:
+                return await asyncio.to_thread(event_of, self._codec, record)
+            except LogUnavailable as error:
+                _log.warning("the schema of a record cannot be looked up", reason=str(error))
+                await asyncio.sleep(pause_s)
+        return await asyncio.to_thread(event_of, self._codec, record)
 
     def _is_own_creation(self, record: Record) -> bool:
         # What this process has just given a new id cannot be in the projections. All else is read

@@ -22,7 +22,7 @@ from muniment_schemas.ids import Offset
 from muniment_services import documents
 from muniment_services.domain.deciders import EVOLVERS
 from muniment_services.fold import FOLDED_TOPICS
-from muniment_services.log.base import EventLog, Record, TopicPartition
+from muniment_services.log.base import EventLog, LogCorrupt, Record, TopicPartition
 from muniment_services.projection_files import remove, replace, unfinished
 from muniment_services.unreadable import event_of
 
@@ -142,17 +142,19 @@ def open_store(path: Path, projections: Sequence[Projection], memory: str) -> St
 
 
 def open_within(path: Path, open_at: OpenStore, ends: Ends, log_id: str) -> Store:
-    """The projections' database, built anew when it is of another log, or ahead of this one.
+    """The projections' database, built anew when it is ahead of this log.
 
-    The latter happens when the log was put back from a copy: what the projections hold is then of
-    another history.
+    That happens when the log was put back from a copy: what the projections hold is then of another
+    history. Raises LogCorrupt when they are of another log: they may be the last that is left of it.
     """
     store = open_at(path)
     if store.log_id not in ("", log_id):
-        _log.warning("projections are of another log and are built anew", log_id=store.log_id)
         store.close()
-        remove(path)
-        store = open_at(path)
+        raise LogCorrupt(
+            f"{path} was made of another log than the one that is served now: topics were deleted "
+            "or made anew, or other brokers or another prefix are named. Bring that log back; or, "
+            f"to go on with this one, move {path.name} away, and it is built anew"
+        )
     beyond = [
         f"{topic}/{partition}@{offset}"
         for (topic, partition), offset in store.checkpoints.items()

@@ -106,7 +106,8 @@ async def fill(folder: Path, points: int) -> None:
     settings = Settings(data_dir=folder)
     async with bootstrap.services(settings) as services:
         state = services.fold.state
-    log, codec = bootstrap.embedded_log(folder, settings), bootstrap.codec()
+    log = bootstrap.embedded_log(folder, settings)
+    codec = bootstrap.codec(log)
     await log.start()
     chance = random.Random(5)
     noise = np.random.default_rng(5)

@@ -55,7 +55,8 @@ async def _fill(folder: Path) -> None:
     settings = Settings(data_dir=folder)
     async with bootstrap.services(settings) as services:
         state = services.fold.state
-    log, codec = bootstrap.embedded_log(folder, settings), bootstrap.codec()
+    log = bootstrap.embedded_log(folder, settings)
+    codec = bootstrap.codec(log)
     await log.start()
     chance = random.Random(5)
     context = Context(

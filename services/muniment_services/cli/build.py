@@ -38,7 +38,7 @@ def build(settings: Settings, path: Path) -> None:
         loop.run(log.start())
         store = bootstrap.projections_store(path, settings)
         store.belong_to(log.log_id)
-        rest = CatchUp(log, bootstrap.codec(), store)
+        rest = CatchUp(log, bootstrap.codec(log), store)
         done = 0
         for _ in range(ROUNDS_MAX):
             ends = loop.run(log.end_offsets())

@@ -22,6 +22,7 @@ from muniment_services.cli.terminal import flush, mendable, write, write_json
 from muniment_services.log.base import EventLog, Record, TopicPartition
 
 if TYPE_CHECKING:
+    from muniment_schemas.codec import Codec
     from muniment_services.cli import selection
 
 READ_RECORDS = 500
@@ -88,16 +89,16 @@ def events(
         )
         begin = selection.since(since, bootstrap.now_ms())
         log = bootstrap.open_log(settings, read_only=True)
-        printer = _Printer(chosen, json, limit)
+        printer = _Printer(bootstrap.codec(log), chosen, json, limit)
         asyncio.run(_print(log, printer, topic or [], begin, follow))
 
 
 class _Printer:
     # Prints the chosen records until the limit is reached.
-    def __init__(self, chosen: selection.Selection, as_json: bool, limit: int | None) -> None:
-        from muniment_services import bootstrap
-
-        self._codec = bootstrap.codec()
+    def __init__(
+        self, codec: Codec, chosen: selection.Selection, as_json: bool, limit: int | None
+    ) -> None:
+        self._codec = codec
         self._chosen = chosen
         self._as_json = as_json
         self._left = sys.maxsize if limit is None else limit

@@ -177,6 +177,9 @@ Exit status 1 when something could still not be folded.
 
 LOG = """Move the log from one place to another.
 
+Nobody is stuck with the log that they began with: from the embedded one to
+Kafka, and back.
+
   muniment log copy --from embedded:./muniment-data --to kafka:127.0.0.1:9092
 """
 

@@ -81,7 +81,8 @@ async def _copy(source: str, target: str, settings: Settings, as_json: bool) -> 
     )
     write(
         "Start servers on the new log now. Artifacts and keys were not touched: keep the data "
-        "folder, or carry artifacts/ and keys/ along."
+        "folder, or carry artifacts/ and keys/ along. Remove projections.duckdb there: it is of "
+        "the old log, and is built anew."
     )
 
 

@@ -79,7 +79,7 @@ async def _by_us(settings: Settings, as_json: bool) -> None:
             await asyncio.to_thread(
                 build,
                 log,
-                bootstrap.codec(),
+                bootstrap.codec(log),
                 settle(settings.data_dir),
                 lambda path: bootstrap.projections_store(path, settings),
                 ends,

@@ -78,7 +78,7 @@ async def _verify(
     log = bootstrap.open_log(settings, read_only=True)
     await log.start()
     ends = await log.end_offsets()
-    codec = bootstrap.codec()
+    codec = bootstrap.codec(log)
     check = LogCheck(log, codec, findings, bootstrap.now_ms())
     with Meter("reading the log", as_json) as meter:
         meter.show(0, sum(ends.values()))

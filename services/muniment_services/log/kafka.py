@@ -17,15 +17,18 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 from kafka.admin import KafkaAdminClient
+from kafka.errors import KafkaError
 
 from muniment_schemas.ids import Offset
 from muniment_services.log.base import (
     READ_BYTES_MAX,
     READ_RECORDS_MAX,
     RUNS_PARTITIONS_DEFAULT,
+    LogCorrupt,
     LogError,
     LogUnavailable,
     NewRecord,
@@ -36,7 +39,11 @@ from muniment_services.log.base import (
 from muniment_services.log.kafka_connection import Brokers, connected
 from muniment_services.log.kafka_producer import Producer
 from muniment_services.log.kafka_reader import Consumers, EndOffsets, Follower, Names, Readers
-from muniment_services.log.kafka_topics import Topic, prepared
+from muniment_services.log.kafka_topics import Topic, described, prepared
+
+LOSS_LOOKS = 3
+LOSS_PAUSE_S = 1.0
+"""A topic is called lost when brokers did not know it so often, so far apart."""
 
 LAST_RECORDS_S_MAX = 5.0
 """After `close`, followers get so long to fetch what was acknowledged before it."""
@@ -67,8 +74,9 @@ class KafkaLog:
         consumers = Consumers(brokers, self._names)
         self._consumers = consumers
         self._producer = Producer(brokers, self._names.topics)
-        self._ends = EndOffsets(consumers)
+        self._ends = EndOffsets(consumers, self._refuse_loss)
         self._readers = Readers(consumers)
+        self._made: list[Topic] = []
         self._followers: set[Follower] = set()
         self._accepting = False
         self._closed = False
@@ -81,8 +89,8 @@ class KafkaLog:
         Raises LogUnavailable (with what to do about it: address, password, certificate), LogCorrupt
         for topics that could lose events.
         """
-        made = await asyncio.to_thread(self._prepare)
-        ids = "\n".join(topic.topic_id for topic in made)
+        self._made = await asyncio.to_thread(self._prepare)
+        ids = "\n".join(topic.topic_id for topic in self._made)
         self.log_id = hashlib.sha256(ids.encode()).hexdigest()[:32]
         if not self._read_only:
             await self._producer.start()
@@ -97,6 +105,38 @@ class KafkaLog:
             return prepared(admin, wanted, self._replication, not self._read_only, bootstrap)
         finally:
             admin.close()
+
+    def _refuse_loss(self) -> None:
+        """Raise LogCorrupt when the brokers, being there, do not know our topics. Blocking.
+
+        A broker that has just started may not know all yet: it is asked LOSS_LOOKS times.
+        """
+        for look in range(LOSS_LOOKS):
+            if look:
+                time.sleep(LOSS_PAUSE_S)
+            try:
+                lost = self._lost_topics()
+            except (LogUnavailable, KafkaError):
+                return  # Nobody answers: that says nothing of the topics.
+            if not lost:
+                return
+        raise LogCorrupt(
+            f"the log is lost: {', '.join(lost)} at {','.join(self._brokers.bootstrap)} was deleted "
+            "or made anew. Restore the topics as they were"
+        )
+
+    def _lost_topics(self) -> list[str]:
+        options = self._brokers.options()
+        admin = connected(self._brokers, lambda: KafkaAdminClient(**options), 0.0)
+        try:
+            found = described(admin, [topic.name for topic in self._made])
+        finally:
+            admin.close()
+        return [
+            topic.name
+            for topic in self._made
+            if topic.name not in found or found[topic.name].topic_id != topic.topic_id
+        ]
 
     async def close(self) -> None:
         """Wait for what is in flight, tell followers the end, release everything. Idempotent."""

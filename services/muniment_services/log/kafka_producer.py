@@ -220,9 +220,13 @@ class Producer:
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(WATCH_S)
-            oldest = next(iter(self._flying.values()), None)
-            if oldest is not None and self._loop.time() - oldest.queued_s > APPEND_S_MAX + WATCH_S:
+            longest = self._loop.time() - APPEND_S_MAX - WATCH_S
+            overdue = [n for n, flying in self._flying.items() if flying.queued_s < longest]
+            if overdue and self._producer is not None:
                 self._give_up(f"no word of a record for {APPEND_S_MAX:g} s")
+            else:
+                for number in overdue:  # They wait for a producer that is still being made.
+                    self._settle_one(number, LogUnavailable(self._reason))
 
     async def _make_again(self) -> None:
         while not self._closing:
@@ -282,3 +286,7 @@ def _words(error: BaseException) -> str:
 def _abandon(producer: KafkaProducer) -> None:
     with suppress(KafkaError):
         producer.close(0)
+    # `close` gives up before it has stopped the sender when a batch is under way; the sender would
+    # go on to send what has failed. There is no other way to stop it.
+    producer._sender.force_close()
+    producer._closed = True

@@ -108,8 +108,11 @@ class Consumers:
 class EndOffsets:
     """Asks for all end offsets; who asks while a look-up is under way shares the next one."""
 
-    def __init__(self, consumers: Consumers) -> None:
+    def __init__(self, consumers: Consumers, check: Callable[[], None]) -> None:
+        """check: called after a look-up that failed; raises LogCorrupt when the log is lost."""
         self._consumers = consumers
+        self._check = check
+        self._lost: LogCorrupt | None = None
         self._consumer: KafkaConsumer | None = None
         self._thread = ThreadPoolExecutor(1, "log-ends")
         self._next: asyncio.Future[Mapping[TopicPartition, Offset]] | None = None
@@ -142,11 +145,21 @@ class EndOffsets:
             except LogError as error:
                 waiting.set_exception(error)
                 waiting.exception()  # Whoever asked may have gone; that is no unseen error.
+                # Who waited has an answer; why there is none may take longer to find out.
+                await loop.run_in_executor(self._thread, self._look_for_loss)
             else:
                 waiting.set_result(found)
         self._task = None
 
+    def _look_for_loss(self) -> None:
+        try:
+            self._check()
+        except LogCorrupt as error:
+            self._lost = error
+
     def _ask(self) -> Mapping[TopicPartition, Offset]:
+        if self._lost is not None:
+            raise self._lost
         deadline = time.monotonic() + LOOK_UP_S_MAX
         theirs = list(self._consumers.names.theirs.values())
         while True:

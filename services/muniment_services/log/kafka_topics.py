@@ -7,7 +7,7 @@ replica that lacks them, a single replica that acknowledges for all).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,7 +79,7 @@ def prepared(
     when None. Raises LogUnavailable for missing topics that may not be made, LogCorrupt for ones
     that could lose events, with the command that mends it. Blocking.
     """
-    found = _described(admin, wanted)
+    found = described(admin, wanted)
     missing = {name: count for name, count in wanted.items() if name not in found}
     if missing and found and create:
         # A topic that has gone is not made anew beside the others: its events would be missing.
@@ -91,7 +91,7 @@ def prepared(
         raise LogUnavailable(f"there is no topic {', '.join(missing)} at {bootstrap}")
     if missing:
         _create(admin, missing, replication)
-        found = _described(admin, wanted)
+        found = described(admin, wanted)
     topics = [found[name] for name in wanted]
     for topic in topics:
         if topic.partitions != wanted[topic.name]:
@@ -106,7 +106,8 @@ def prepared(
     return topics
 
 
-def _described(admin: KafkaAdminClient, wanted: Mapping[str, int]) -> dict[str, Topic]:
+def described(admin: KafkaAdminClient, wanted: Iterable[str]) -> dict[str, Topic]:
+    """Those of the topics that there are, by name. Raises LogUnavailable when we may not look."""
     found = {}
     for topic in admin.describe_topics(list(wanted)):
         if topic["error_code"] == 0:

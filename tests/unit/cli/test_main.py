@@ -35,10 +35,19 @@ def test_the_help_of_a_command_has_its_text_and_an_example(call: Call, name: str
     assert "First steps" not in shown.out
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "config"])
-def test_every_option_has_a_help_text(call: Call, name: str) -> None:
+SUB_COMMANDS = [
+    *((name,) for name in NAMES if name not in ("config", "log", "quarantine", "snapshot")),
+    ("log", "copy"),
+    ("quarantine", "replay"),
+    ("snapshot", "create"),
+    ("snapshot", "restore"),
+]
+
+
+@pytest.mark.parametrize("names", SUB_COMMANDS, ids=" ".join)
+def test_every_option_has_a_help_text(call: Call, names: tuple[str, ...]) -> None:
     # An option without help is a line that ends behind the option's type.
-    lines = [line.strip("│ ") for line in call(name, "--help").lines if line.startswith("│ --")]
+    lines = [line.strip("│ ") for line in call(*names, "--help").lines if line.startswith("│ --")]
     assert lines
     assert all(len(line.split("  ", 1)) == 2 for line in lines), lines
 

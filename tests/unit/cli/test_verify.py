@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from muniment_schemas.codec import Codec
+from muniment_schemas.subjects import Schemas
 from muniment_services import bootstrap
 from muniment_services.config import Settings
 from muniment_services.verify import _headers
@@ -117,7 +118,7 @@ def test_deleted_projections_are_no_loss(call: Call, data_dir: Path) -> None:
 
 
 def test_headers_are_those_that_the_write_path_makes(data_dir: Path) -> None:
-    codec: Codec = bootstrap.codec()
+    codec = Codec(Schemas.load())
     with sqlite3.connect(data_dir / "log.sqlite") as connection:
         rows = connection.execute("SELECT value, headers FROM record").fetchall()
     assert rows

@@ -15,6 +15,7 @@ from muniment_schemas import events as e
 from muniment_schemas.columns import pack
 from muniment_schemas.envelope import Actor
 from muniment_schemas.ids import Offset
+from muniment_schemas.subjects import Schemas
 from muniment_services import bootstrap
 from muniment_services.api.services import Services
 from muniment_services.config import Settings
@@ -206,7 +207,7 @@ def test_a_fresh_log_begins_with_schemas_the_local_user_and_the_default_experime
         assert isinstance(default, Experiment)
         assert (default.name, default.artifact_location) == ("Default", "mlflow-artifacts:/0")
         assert state.get("principal", bootstrap.local_user().id) is not None
-        assert len(list(state.of_kind("schema"))) == len(bootstrap.codec().schemas.by_version)
+        assert len(list(state.of_kind("schema"))) == len(Schemas.load().by_version)
         ends.append(await services.fold.log.end_offsets())
 
     ends: list[Mapping[TopicPartition, Offset]] = []
