@@ -200,6 +200,7 @@ async def _services(
     runner.start()
     fold.start()
     reports.start()
+    snapshotter.start_looking()
     try:
         await _first_events(events, writer, state, settings.data_dir)
         if settings.schema_registry is not None:

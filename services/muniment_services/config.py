@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -34,6 +35,9 @@ BROKER_PATTERN = r"^(\[[0-9a-fA-F:.]+\]|[^:/\s]+):\d{1,5}$"
 
 LISTS = frozenset({"allowed_hosts", "kafka_bootstrap"})
 """Settings that the environment gives as one text, with commas between."""
+
+URLS_WITH_CREDENTIALS = ("schema_registry",)
+"""Settings whose URLs may hold a user name and a password."""
 
 SECRETS = frozenset({"kafka_password"})
 """Settings that are never shown."""
@@ -168,6 +172,14 @@ class Settings(BaseModel):
         if problem is not None:
             raise PydanticCustomError("misfit", "{problem}", {"problem": problem})
         return self
+
+    def shown(self) -> dict[str, Any]:
+        """All settings as they may be shown: passwords are not, nor those that stand in URLs."""
+        values = self.model_dump(mode="json")
+        for name in URLS_WITH_CREDENTIALS:
+            if values[name] is not None:
+                values[name] = re.sub(r"//[^/@]*@", "//…@", values[name])
+        return values
 
     def for_a_process_of_ours(self) -> bytes:
         """All settings, secrets included, as JSON: for the standard input of a child process."""

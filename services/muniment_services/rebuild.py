@@ -145,7 +145,7 @@ def open_within(path: Path, open_at: OpenStore, ends: Ends, log_id: str) -> Stor
     """The projections' database, built anew when it is ahead of this log.
 
     That happens when the log was put back from a copy: what the projections hold is then of another
-    history. Raises LogCorrupt when they are of another log: they may be the last that is left of it.
+    history. Raises LogCorrupt when they are of another log: they may be all that is left of it.
     """
     store = open_at(path)
     if store.log_id not in ("", log_id):

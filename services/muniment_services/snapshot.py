@@ -48,8 +48,7 @@ TRANSFERS_AT_ONCE = 4
 """More than cores, since a transfer waits for the network most of its time."""
 
 ZSTD_LEVEL = 1
-"""Documents are stored uncompressed in DuckDB, the rest is packed already: higher levels of zstd
-take four times as long and save 5 % more."""
+"""The quickest: documents are stored uncompressed in DuckDB, the rest is packed already."""
 
 ABANDONED_MS = 24 * 3600 * 1000
 """Parts without a manifest are removed when they are so old: nobody is writing to them any more."""

@@ -2,7 +2,7 @@
 
 The life of one snapshot:
 1. The writer of projections pauses. A process of its own copies the file and its write-ahead log:
-   a second for a gigabyte, nothing where blocks can be shared.
+   at the disk's speed, and in no time where blocks can be shared.
 2. The copy is opened once, which puts the write-ahead log into the file. It must then be a database
    of the layout, the log and the checkpoints that are expected.
 3. It is compressed and stored in parts, the manifest last; the copy is removed.
@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,7 @@ import structlog
 
 from muniment_projections.runner import Runner
 from muniment_projections.store import Checkpoints, Store, wal_of
+from muniment_services.artifacts.base import ArtifactError
 from muniment_services.file_copy import copy_by_process
 from muniment_services.projection_files import remove, unfinished
 from muniment_services.snapshot import (
@@ -44,6 +46,10 @@ COPY_NAME = "projections.snapshot.duckdb"
 """Name of the copy in the data folder, before the suffix of unfinished files."""
 
 NAME_BYTES = 4
+
+LOOK_S = 300.0
+"""How often a server looks whether there is a newer snapshot than it knows."""
+
 COPY_MEMORY = "512MB"
 """What opening the copy may take beside a server that is at work."""
 
@@ -155,6 +161,7 @@ class Snapshotter:
         self._runner = runner
         self._maker = maker
         self._task: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
         self._stopping = threading.Event()
 
     def start(self, keep: int = KEEP_DEFAULT) -> Status:
@@ -172,9 +179,25 @@ class Snapshotter:
         times = [manifest.created_at_ms for manifest in found if manifest.log_id == log_id]
         self.newest_at_ms = max(times, default=None)
 
+    def start_looking(self) -> None:
+        """Keep `newest_at_ms` up to date in the background: others make snapshots too."""
+        self._looking = asyncio.create_task(self._look_now_and_then())
+
+    async def _look_now_and_then(self) -> None:
+        while True:
+            try:
+                await self.look()
+            except (ArtifactError, SnapshotError, OSError) as error:
+                _log.warning("snapshots cannot be looked at", reason=str(error))
+            await asyncio.sleep(LOOK_S)
+
     async def close(self) -> None:
         """Give up a snapshot that is under way. Idempotent."""
         self._stopping.set()
+        if self._looking is not None:
+            self._looking.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._looking
         if self._task is not None:
             await self._task
             self._task = None

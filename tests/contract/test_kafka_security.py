@@ -65,7 +65,7 @@ def by_certificate(secure: SecureBroker) -> Brokers:
     )
 
 
-def works(brokers: Brokers) -> None:
+def check_works(brokers: Brokers) -> None:
     async def run() -> None:
         log = KafkaLog(brokers, prefix=fresh_prefix())
         await log.start()
@@ -95,17 +95,17 @@ def refused(brokers: Brokers) -> str:
 
 @pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
 def test_a_password(secure: SecureBroker, mechanism: str) -> None:
-    works(by_password(secure, mechanism))
+    check_works(by_password(secure, mechanism))
 
 
 def test_a_token(secure: SecureBroker) -> None:
     before = secure.issuer.issued
-    works(by_token(secure))
+    check_works(by_token(secure))
     assert 1 <= secure.issuer.issued - before <= 6, "tokens are used until they are nearly over"
 
 
 def test_a_certificate_of_our_own(secure: SecureBroker) -> None:
-    works(by_certificate(secure))
+    check_works(by_certificate(secure))
 
 
 @pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])

@@ -21,7 +21,7 @@ def show(*, data_dir: DataDir = None, config: Config = None, json: AsJson = Fals
     flags: dict[str, Any] = {} if data_dir is None else {"data_dir": data_dir}
     with mendable():
         loaded = load(flags, environment(), config)
-    values = loaded.settings.model_dump(mode="json")
+    values = loaded.settings.shown()
     rows = [
         (name, values[name], loaded.origins[name], field.description or "")
         for name, field in Settings.model_fields.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +15,51 @@ from muniment_services.cli.terminal import CliError, mendable
 DEMO_NEEDS = ("mlflow", "sklearn", "skops")
 
 app = App(name="serve", help_epilogue="")
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True)
+class StorageOptions:
+    """How the log is made, and where everything else is kept."""
+
+    kafka_replication: Annotated[
+        int | None,
+        Parameter(
+            help="Replicas of each topic that is made. [default: as many as brokers, up to 3]"
+        ),
+    ] = None
+    schema_registry: Annotated[
+        str | None,
+        Parameter(
+            help="URL of a Confluent-compatible registry; events are then framed for its clients."
+        ),
+    ] = None
+    artifacts: Annotated[
+        str | None,
+        Parameter(
+            help="Where artifacts are kept: a folder, or s3://, gs://, az://BUCKET/PREFIX. "
+            "[default: artifacts in the data folder]"
+        ),
+    ] = None
+    snapshots: Annotated[
+        str | None,
+        Parameter(help="Where snapshots are kept. [default: snapshots in the data folder]"),
+    ] = None
+    stale_reads: Annotated[
+        bool | None,
+        Parameter(
+            help="Answer reads, marked as stale, while the log cannot be asked what is new. "
+            "[default: yes]"
+        ),
+    ] = None
+    runs_partitions: Annotated[
+        int | None,
+        Parameter(help="Partitions of the runs topic; fixed when the log is created. [default: 6]"),
+    ] = None
+    projections_memory: Annotated[
+        str | None,
+        Parameter(help="Memory that DuckDB may use for the projections. [default: 2GB]"),
+    ] = None
 
 
 @app.default
@@ -51,44 +97,7 @@ def serve(
         ),
     ] = None,
     log_options: LogOptions | None = None,
-    kafka_replication: Annotated[
-        int | None,
-        Parameter(
-            help="Replicas of each topic that is made. [default: as many as brokers, up to 3]"
-        ),
-    ] = None,
-    schema_registry: Annotated[
-        str | None,
-        Parameter(
-            help="URL of a Confluent-compatible registry; events are then framed for its clients."
-        ),
-    ] = None,
-    artifacts: Annotated[
-        str | None,
-        Parameter(
-            help="Where artifacts are kept: a folder, or s3://, gs://, az://BUCKET/PREFIX. "
-            "[default: artifacts in the data folder]"
-        ),
-    ] = None,
-    snapshots: Annotated[
-        str | None,
-        Parameter(help="Where snapshots are kept. [default: snapshots in the data folder]"),
-    ] = None,
-    stale_reads: Annotated[
-        bool | None,
-        Parameter(
-            help="Answer reads, marked as stale, while the log cannot be asked what is new. "
-            "[default: yes]"
-        ),
-    ] = None,
-    runs_partitions: Annotated[
-        int | None,
-        Parameter(help="Partitions of the runs topic; fixed when the log is created. [default: 6]"),
-    ] = None,
-    projections_memory: Annotated[
-        str | None,
-        Parameter(help="Memory that DuckDB may use for the projections. [default: 2GB]"),
-    ] = None,
+    storage: StorageOptions | None = None,
     shutdown_s: Annotated[
         int | None,
         Parameter(help="Seconds that requests under way get to finish on SIGTERM. [default: 4]"),
@@ -113,13 +122,7 @@ def serve(
         "allowed_hosts": None if allowed_hosts is None else tuple(allowed_hosts),
         "allow_unauthenticated_network_access": allow_unauthenticated_network_access,
         **(log_options or LogOptions()).flags(),
-        "kafka_replication": kafka_replication,
-        "schema_registry": schema_registry,
-        "artifacts": artifacts,
-        "snapshots": snapshots,
-        "stale_reads": stale_reads,
-        "runs_partitions": runs_partitions,
-        "projections_memory": projections_memory,
+        **asdict(storage or StorageOptions()),
         "shutdown_s": shutdown_s,
         "drain_s": drain_s,
         "log_level": log_level,

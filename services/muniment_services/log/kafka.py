@@ -121,8 +121,8 @@ class KafkaLog:
             if not lost:
                 return
         raise LogCorrupt(
-            f"the log is lost: {', '.join(lost)} at {','.join(self._brokers.bootstrap)} was deleted "
-            "or made anew. Restore the topics as they were"
+            f"the log is lost: {', '.join(lost)} at {','.join(self._brokers.bootstrap)} was "
+            "deleted or made anew. Restore the topics as they were"
         )
 
     def _lost_topics(self) -> list[str]:

@@ -14,7 +14,6 @@ from muniment_services.api.gateway import App, Gateway
 from muniment_services.api.hosts import HostCheck
 from muniment_services.api.requests import Field
 from muniment_services.api.routes import Answer, Call, Route, RouteTable
-from muniment_services.api.services import Services
 
 FIELDS = (Field("name"),)
 
@@ -50,7 +49,6 @@ def send(
     """Status and body of the answer, JSON decoded."""
     principal = local_principal("tester")
     gateway = Gateway(RouteTable(ROUTES), HostCheck(()), principal, cast(App, no_fallback))
-    gateway.services = cast(Services, object())
     sent: list[Any] = []
     sized = {b"content-length": str(len(body)).encode()} if body else {}
     scope = {

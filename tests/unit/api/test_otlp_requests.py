@@ -67,7 +67,12 @@ def test_json_has_ids_in_hex() -> None:
     ("headers", "body", "status", "detail"),
     [
         ({b"content-encoding": b"gzip"}, b"x", 400, "Failed to decompress gzip payload"),
-        ({b"content-encoding": b"gzip"}, gzip.compress(BODY, mtime=0)[:-9], 400, "Failed to decompress"),
+        (
+            {b"content-encoding": b"gzip"},
+            gzip.compress(BODY, mtime=0)[:-9],
+            400,
+            "Failed to decompress",
+        ),
         ({b"content-encoding": b"deflate"}, b"xx", 400, "Failed to decompress deflate payload"),
         ({b"content-encoding": b"br"}, b"x", 400, "Unsupported Content-Encoding: br"),
         ({b"content-type": b"text/plain"}, BODY, 400, "Invalid Content-Type: text/plain. Expected"),
