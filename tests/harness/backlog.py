@@ -36,7 +36,7 @@ async def _fill(home: Home, state: CurrentState, runs: int, batches: int) -> lis
         )
     )
     await log.start()
-    codec, chance = bootstrap.codec(), random.Random(3)
+    codec, chance = bootstrap.codec(log), random.Random(3)
     context = Context(
         now_ms=bootstrap.now_ms(),
         random=chance.randbytes,

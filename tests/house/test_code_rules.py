@@ -9,7 +9,7 @@ from house.sources import CODE_FOLDERS, Source, dotted, parse, sources
 # path -> why everything must be caught there: the edge of a process, thread or task.
 PROCESS_EDGES: dict[str, str] = {
     "services/muniment_services/api/app.py": "the start's task: its failure ends the process",
-    "services/muniment_services/state.py": "one history: it stands still in quarantine, and is told",
+    "services/muniment_services/state.py": "one history: it stands still, and is told",
     "services/muniment_services/api/gateway.py": "every request is answered in MLflow's shape",
     "services/muniment_services/fold.py": "the fold's task: its failure stops it and is told",
     "services/muniment_services/rebuilder.py": "the rebuild's task: the old projections serve on",

@@ -9,7 +9,7 @@ import pytest
 
 from house.sources import CODE_FOLDERS, ROOT
 
-SCRIPTS = ("serve", "test", "check", "lock", "kafka")
+SCRIPTS = ("serve", "test", "check", "lock", "kafka", "tools")
 RUN_SECONDS_MAX = 60
 
 
