@@ -107,8 +107,15 @@ def now_ms() -> int:
 
 
 def local_user() -> Principal:
-    """The principal of a server without an identity provider."""
-    return local_principal(getpass.getuser())
+    """The principal of a server without an identity provider.
+
+    In a container the user may have a number only.
+    """
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):
+        name = f"uid-{os.getuid()}"
+    return local_principal(name)
 
 
 def open_log(settings: Settings, read_only: bool = False) -> EventLog:

@@ -86,7 +86,7 @@ def test_an_endpoint_that_never_answers(
     assert "no answer within" in told
 
 
-@pytest.mark.skipif(minio_binary() is None, reason="moto takes any key; MinIO is not built here")
+@pytest.mark.slow  # moto takes any key, so this needs MinIO: deploy/scripts/tools
 @pytest.mark.parametrize("variable", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"])
 def test_a_wrong_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     with running_minio(tmp_path) as minio:

@@ -77,7 +77,10 @@ def running_moto(folder: Path) -> Iterator[ObjectStoreServer]:
 def running_minio(folder: Path) -> Iterator[ObjectStoreServer]:
     """MinIO on a folder; it is stopped at the end."""
     port = free_port()
-    command = [str(minio_binary()), "server", "--address", f"127.0.0.1:{port}", str(folder / "d")]
+    binary = minio_binary()
+    if binary is None:
+        raise FileNotFoundError("MinIO is not built here; run deploy/scripts/tools")
+    command = [str(binary), "server", "--address", f"127.0.0.1:{port}", str(folder / "d")]
     extra = {
         "MINIO_ROOT_USER": KEY,
         "MINIO_ROOT_PASSWORD": SECRET,

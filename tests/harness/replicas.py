@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from email.message import Message
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,8 @@ from harness.server import (
 READY_WITHIN_S = 60.0
 CALL_S = 15.0
 DIGESTS_WITHIN_S = 30.0
+STUTTER_EVERY_S = (0.1, 0.5)
+STUTTER_S = (0.02, 0.15)
 
 
 class Replica:
@@ -88,13 +92,13 @@ class Replica:
         """SIGTERM, and wait; gives the exit status."""
         return self.server.stop()
 
-    def freeze(self) -> None:
-        """SIGSTOP: connections stay open, nothing answers."""
-        os.killpg(self.server.process.pid, signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """SIGCONT."""
-        os.killpg(self.server.process.pid, signal.SIGCONT)
+    def pause(self, seconds: float) -> None:
+        """SIGSTOP and, after a while, SIGCONT: it wakes up behind, with requests waiting for it."""
+        pid = self.server.process.pid
+        with suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGSTOP)
+            time.sleep(seconds)
+            os.killpg(pid, signal.SIGCONT)
 
     def get(self, path: str, timeout_s: float = CALL_S) -> tuple[int, Message, Any]:
         """Status, headers and JSON of one GET, whatever the status. Raises OSError."""
@@ -174,6 +178,24 @@ def replica(
     return Replica(
         Server(command, port, data_dir, process_environment() | variables | dict(environment or {}))
     )
+
+
+@contextmanager
+def stuttering(replicas: Sequence[Replica], chance: random.Random) -> Iterator[None]:
+    """Replicas that pause, one at a time, again and again: none can be trusted to be up to date."""
+    stopping = threading.Event()
+
+    def stutter() -> None:
+        while not stopping.wait(chance.uniform(*STUTTER_EVERY_S)):
+            chance.choice(replicas).pause(chance.uniform(*STUTTER_S))
+
+    thread = threading.Thread(target=stutter, name="stutter", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopping.set()
+        thread.join()
 
 
 def digests(replicas: Sequence[Replica], within_s: float = DIGESTS_WITHIN_S) -> Any:

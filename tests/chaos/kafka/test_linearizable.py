@@ -16,7 +16,7 @@ from harness.histories import check_all
 from harness.kafka_home import Home, StartTeam
 from harness.ledger import check_writes, folded, records
 from harness.race import Race
-from harness.replicas import Replica, digests
+from harness.replicas import Replica, digests, stuttering
 
 OPERATIONS = 20_000
 OPERATIONS_QUICK = 1_000
@@ -47,7 +47,8 @@ def test_two_replicas_on_one_broker(lone_home: Home, team: StartTeam) -> None:
     with team(lone_home, 2, **STRICT) as replicas:
         race = Race([one.url for one in replicas], seed)
         race.start()
-        race.await_known(OPERATIONS_QUICK, RACED_WITHIN_S)
+        with stuttering(replicas, random.Random(seed)):
+            race.await_known(OPERATIONS_QUICK, RACED_WITHIN_S)
         race.stop()
         check_race(race, lone_home, replicas)
 
@@ -81,12 +82,13 @@ def test_three_replicas_on_three_brokers_that_are_killed(home: Home, team: Start
     with team(home, 3, **STRICT) as replicas:
         race = Race([one.url for one in replicas], seed)
         race.start()
-        for number, fault in enumerate(FAULTS, 1):
-            race.await_known(OPERATIONS * number // (len(FAULTS) + 1), RACED_WITHIN_S)
-            before, began = race.known, time.monotonic()
-            inflict(fault, home, replicas, chance)
-            took_s = time.monotonic() - began
-            print(f"{fault}: {took_s:.1f} s, {race.known - before} operations meanwhile")
-        race.await_known(OPERATIONS, RACED_WITHIN_S)
+        with stuttering(replicas, random.Random(seed)):
+            for number, fault in enumerate(FAULTS, 1):
+                race.await_known(OPERATIONS * number // (len(FAULTS) + 1), RACED_WITHIN_S)
+                before, began = race.known, time.monotonic()
+                inflict(fault, home, replicas, chance)
+                took_s = time.monotonic() - began
+                print(f"{fault}: {took_s:.1f} s, {race.known - before} operations meanwhile")
+            race.await_known(OPERATIONS, RACED_WITHIN_S)
         race.stop()
         check_race(race, home, replicas)

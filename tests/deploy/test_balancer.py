@@ -1,0 +1,148 @@
+"""The balancer's own configuration, before real servers: who is asked, and how often."""
+
+from __future__ import annotations
+
+import http.server
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from harness.server import free_port
+from house.sources import ROOT
+
+CONFIG = ROOT / "deploy" / "compose" / "haproxy.cfg"
+HAPROXY = ROOT / ".cache" / "tools" / "bin" / "haproxy"
+WITHIN_S = 15.0
+
+pytestmark = pytest.mark.slow
+
+
+class Stand:
+    """A server that says whether it is ready, counts its posts, and may break off an answer."""
+
+    def __init__(self) -> None:
+        self.ready = True
+        self.breaks_off = False
+        self.posts = 0
+        self.port = free_port()
+        stand = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                self._answer(200 if stand.ready else 503)
+
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["content-length"]))
+                stand.posts += 1
+                if stand.breaks_off:
+                    self.close_connection = True
+                    self.connection.close()
+                    return
+                self._answer(200)
+
+            def _answer(self, status: int) -> None:
+                content = str(stand.port).encode()
+                self.send_response(status)
+                self.send_header("content-length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_: object) -> None:
+                """Nothing."""
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@contextmanager
+def balanced(folder: Path, one: Stand, other: Stand) -> Iterator[str]:
+    if not HAPROXY.exists():
+        raise FileNotFoundError("haproxy is not there; run deploy/scripts/tools")
+    port = free_port()
+    text = CONFIG.read_text("utf-8")
+    text = text.replace("bind :5000", f"bind 127.0.0.1:{port}")
+    text = text.replace("replica-1:5000", f"127.0.0.1:{one.port}")
+    text = text.replace("replica-2:5000", f"127.0.0.1:{other.port}")
+    own = folder / "haproxy.cfg"
+    own.write_text(text, "utf-8")
+    checked = subprocess.run(
+        [HAPROXY, "-c", "-f", own], capture_output=True, text=True, check=False
+    )
+    assert checked.returncode == 0, checked.stderr
+    process = subprocess.Popen([HAPROXY, "-db", "-f", own], stderr=subprocess.DEVNULL)
+    try:
+        await_answers(f"http://127.0.0.1:{port}", {one.port, other.port})
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def asked(url: str, method: str = "GET") -> int:
+    """Which server answered; 0: none did, or with an error."""
+    request = urllib.request.Request(url, data=b"{}" if method == "POST" else None, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return int(answer.read())
+    except (urllib.error.URLError, ConnectionError):
+        return 0
+
+
+def await_answers(url: str, ports: set[int]) -> None:
+    """Wait until exactly these answer."""
+    deadline = time.monotonic() + WITHIN_S
+    while {asked(url) for _ in range(12)} != ports:
+        assert time.monotonic() < deadline, f"{ports} do not answer alone"
+        time.sleep(0.3)
+
+
+@pytest.fixture
+def stands() -> Iterator[tuple[Stand, Stand]]:
+    one, other = Stand(), Stand()
+    yield one, other
+    one.close()
+    other.close()
+
+
+def test_a_replica_that_is_not_ready_is_passed_over(
+    tmp_path: Path, stands: tuple[Stand, Stand]
+) -> None:
+    one, other = stands
+    with balanced(tmp_path, one, other) as url:
+        one.ready = False
+        await_answers(url, {other.port})
+        assert {asked(url, "POST") for _ in range(20)} == {other.port}
+        one.ready = True
+        await_answers(url, {one.port, other.port})
+
+
+def test_a_replica_that_has_gone_costs_no_request(
+    tmp_path: Path, stands: tuple[Stand, Stand]
+) -> None:
+    one, other = stands
+    with balanced(tmp_path, one, other) as url:
+        one.close()
+        assert 0 not in {asked(url, "POST") for _ in range(40)}
+
+
+def test_a_request_that_reached_a_replica_is_never_sent_twice(
+    tmp_path: Path, stands: tuple[Stand, Stand]
+) -> None:
+    one, other = stands
+    with balanced(tmp_path, one, other) as url:
+        one.breaks_off = other.breaks_off = True
+        assert [asked(url, "POST") for _ in range(10)] == [0] * 10
+        assert one.posts + other.posts == 10
