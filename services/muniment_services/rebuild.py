@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -75,12 +76,26 @@ class CatchUp:
                     progress(len(records))
 
     def _batches(self, ends: Ends) -> Iterator[Sequence[Record]]:
-        for topic in FOLDED_TOPICS:
-            for partition in range(self._log.partitions[topic]):
-                at = TopicPartition(topic, partition)
-                end = ends.get(at, Offset(0))
-                while (start := self._state.next_offsets.get(at, Offset(0))) < end:
-                    yield self._log.read(at, start, min(BATCH_EVENTS_MAX, end - start))
+        # The next batch is read while this one is folded.
+        with ThreadPoolExecutor(1, "read-ahead") as ahead:
+            for topic in FOLDED_TOPICS:
+                for partition in range(self._log.partitions[topic]):
+                    at = TopicPartition(topic, partition)
+                    start = self._state.next_offsets.get(at, Offset(0))
+                    end = ends.get(at, Offset(0))
+                    reading = self._read(ahead, at, start, end)
+                    while reading is not None:
+                        records = reading.result()
+                        start = Offset(records[-1].offset + 1)
+                        reading = self._read(ahead, at, start, end)
+                        yield records
+
+    def _read(
+        self, ahead: Executor, at: TopicPartition, start: Offset, end: Offset
+    ) -> Future[Sequence[Record]] | None:
+        if start >= end:
+            return None
+        return ahead.submit(self._log.read, at, start, min(BATCH_EVENTS_MAX, end - start))
 
     def _fold(self, records: Sequence[Record]) -> None:
         state = self._state

@@ -150,8 +150,10 @@ class Rebuilder:
             limit=LINE_BYTES_MAX,
         )
         assert process.stdin is not None
-        process.stdin.write(self._settings)
-        process.stdin.close()
+        # One that has ended already takes nothing; its status is what is told of it.
+        with suppress(OSError, RuntimeError):
+            process.stdin.write(self._settings)
+            process.stdin.close()
         if self._stopping.is_set():
             process.kill()
         last = BuilderLine()
