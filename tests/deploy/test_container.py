@@ -8,11 +8,15 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from harness.server import Server, free_port
 from house.sources import ROOT
+
+if TYPE_CHECKING:
+    from deploy.conftest import Tool
 
 CONTAINERFILE = (ROOT / "deploy" / "Containerfile").read_text("utf-8")
 INSTALLED_WITHIN_S = 300
@@ -26,6 +30,15 @@ def test_the_image_runs_as_nobody_from_a_pinned_base() -> None:
     assert f"USER {NOBODY}:{NOBODY}" in CONTAINERFILE
     assert 'ENTRYPOINT ["muniment"]' in CONTAINERFILE
     assert "MUNIMENT_HOST=" not in CONTAINERFILE.replace("(MUNIMENT_HOST=0.0.0.0,", "")
+
+
+@pytest.mark.slow
+def test_hadolint_has_nothing_to_say(tool: Tool, tmp_path: Path) -> None:
+    checked = tool("hadolint", "Containerfile")
+    assert checked.returncode == 0, checked.stdout
+    loose = tmp_path / "Containerfile"
+    loose.write_text(re.sub(r"^FROM python:\S+", "FROM python", CONTAINERFILE, flags=re.M), "utf-8")
+    assert "DL3006" in tool("hadolint", str(loose)).stdout
 
 
 def test_what_the_build_needs_is_in_its_context() -> None:

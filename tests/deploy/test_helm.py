@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
 
+from house.sources import ROOT
 from muniment_services.config import Settings
 
 if TYPE_CHECKING:
     from deploy.conftest import Tool
 
 CHART = "helm/muniment"
+RULES = ROOT / "deploy" / "dashboards" / "alerts.yaml"
+RUNBOOK = "https://wiki.example.org/muniment"
 KUBERNETES = ("--kube-version", "1.31.0")
 NEEDED = (
     "kafka.bootstrapServers={broker-1:9092,broker-2:9092}",
@@ -36,12 +42,20 @@ EVERYTHING = (
     "ingress.enabled=true",
     "autoscaling.enabled=true",
     "serviceMonitor.enabled=true",
+    "httpRoute.enabled=true",
+    "httpRoute.parentRefs[0].name=gateway",
+    "httpRoute.hostnames={models.example.org}",
+    "prometheusRule.enabled=true",
+    f"prometheusRule.runbookUrl={RUNBOOK}",
     "data.storageClassName=fast",
     "extraEnvVars.AWS_REGION=eu-central-1",
     "extraSecretNamesForEnvFrom={s3}",
     "podLabels.team=ml",
     "networkPolicy.ingressFrom[0].namespaceSelector.matchLabels.team=ml",
+    "networkPolicy.egressTo[0].ipBlock.cidr=192.0.2.0/24",
 )
+OF_OPERATORS = {"HTTPRoute", "PrometheusRule", "ServiceMonitor"}
+"""Kinds that Kubernetes itself does not know, and so has no schema for."""
 
 pytestmark = pytest.mark.slow
 
@@ -50,10 +64,19 @@ def set_to(values: tuple[str, ...]) -> list[str]:
     return [part for value in values for part in ("--set", value)]
 
 
-def rendered(tool: Tool, *values: str) -> dict[str, dict[str, Any]]:
+def manifests(tool: Tool, *values: str) -> str:
     done = tool("helm", "template", "x", CHART, *KUBERNETES, *set_to((*NEEDED, *values)))
     assert done.returncode == 0, done.stderr
-    return {found["kind"]: found for found in yaml.safe_load_all(done.stdout) if found}
+    return done.stdout
+
+
+def rendered(tool: Tool, *values: str) -> dict[str, dict[str, Any]]:
+    """By kind; where there are several of a kind, the first."""
+    found: dict[str, dict[str, Any]] = {}
+    for manifest in yaml.safe_load_all(manifests(tool, *values)):
+        if manifest:
+            found.setdefault(manifest["kind"], manifest)
+    return found
 
 
 def container(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -65,6 +88,23 @@ def container(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
 def test_helm_lints_it(tool: Tool, values: tuple[str, ...]) -> None:
     done = tool("helm", "lint", "--strict", CHART, *KUBERNETES, *set_to((*NEEDED, *values)))
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("version", ["1.27", "1.37"])
+@pytest.mark.parametrize("values", [(), SECURE, EVERYTHING], ids=["least", "secure", "everything"])
+def test_kubernetes_knows_every_field(
+    tool: Tool, tmp_path: Path, values: tuple[str, ...], version: str
+) -> None:
+    text = manifests(tool, *values)
+    file = tmp_path / "manifests.yaml"
+    file.write_text(text, "utf-8")
+    checked = tool("kubernetes-validate", "-k", version, "--strict", str(file))
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    kinds = re.findall(r"^kind: (\w+)$", text, re.MULTILINE)
+    known = [kind for kind in kinds if kind not in OF_OPERATORS]
+    assert len(re.findall("passed for resource", checked.stdout + checked.stderr)) == len(known)
+    file.write_text(text.replace("readOnlyRootFilesystem", "readOnlyRootFileSystem"), "utf-8")
+    assert tool("kubernetes-validate", "-k", version, "--strict", str(file)).returncode != 0
 
 
 @pytest.mark.parametrize("values", [(), SECURE, EVERYTHING], ids=["least", "secure", "everything"])
@@ -112,9 +152,48 @@ def test_pods_are_hardened_and_the_network_is_closed(tool: Tool) -> None:
 
 
 def test_everything_is_there_when_asked_for(tool: Tool) -> None:
-    kinds = rendered(tool, *EVERYTHING).keys()
-    wanted = {"CronJob", "Ingress", "HorizontalPodAutoscaler", "ServiceMonitor", "Pod", "Service"}
-    assert wanted <= kinds
+    found = rendered(tool, *EVERYTHING)
+    wanted = {"CronJob", "Ingress", "HorizontalPodAutoscaler", "Pod", "Service", *OF_OPERATORS}
+    assert wanted <= found.keys()
+    policy = found["NetworkPolicy"]["spec"]
+    assert policy["ingress"][0]["from"][1:] == [
+        {"namespaceSelector": {"matchLabels": {"team": "ml"}}}
+    ]
+    assert policy["egress"][1]["to"] == [{"ipBlock": {"cidr": "192.0.2.0/24"}}]
+    assert "to" not in policy["egress"][0], "DNS may be anywhere"
+
+
+def test_replicas_answer_to_every_name_that_they_are_called_by(tool: Tool) -> None:
+    found = rendered(tool, *EVERYTHING)
+    environment = {entry["name"]: entry.get("value", "") for entry in container(found)["env"]}
+    known = environment["MUNIMENT_ALLOWED_HOSTS"].split(",")
+    names = {rule["host"] for rule in found["Ingress"]["spec"]["rules"]}
+    names |= set(found["HTTPRoute"]["spec"]["hostnames"])
+    job = found["CronJob"]["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    for pod in (job, found["Pod"]["spec"]):
+        names.add(str(urlsplit(pod["containers"][0]["args"][-1]).hostname))
+    assert names <= set(known)
+    assert len(names) == 4
+
+
+def test_a_snapshot_is_asked_of_one_replica_and_followed_there(tool: Tool) -> None:
+    text = manifests(tool, *EVERYTHING)
+    found = [manifest for manifest in yaml.safe_load_all(text) if manifest]
+    services = {m["metadata"]["name"]: m for m in found if m["kind"] == "Service"}
+    (job,) = (m for m in found if m["kind"] == "CronJob")
+    pod = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    asked = services[str(urlsplit(pod["containers"][0]["args"][-1]).hostname)]
+    assert asked["spec"]["sessionAffinity"] == "ClientIP"
+    (monitor,) = (m for m in found if m["kind"] == "ServiceMonitor")
+    scraped = monitor["spec"]["selector"]["matchLabels"].items()
+    matching = [n for n, m in services.items() if scraped <= m["metadata"]["labels"].items()]
+    assert matching == ["x-muniment"], "each replica is scraped once"
+
+
+def test_rules_are_those_of_the_dashboards_with_links_that_lead_somewhere(tool: Tool) -> None:
+    (group,) = rendered(tool, *EVERYTHING)["PrometheusRule"]["spec"]["groups"]
+    text = RULES.read_text("utf-8").replace("runbook.md#", f"{RUNBOOK}#")
+    assert [group] == yaml.safe_load(text)["groups"]
 
 
 @pytest.mark.parametrize(
@@ -124,6 +203,9 @@ def test_everything_is_there_when_asked_for(tool: Tool) -> None:
         ((NEEDED[0], NEEDED[2]), "nobody has to sign in"),
         (NEEDED[:2], "artifactRoot.uri"),
         ((*NEEDED, "kafka.securityProtocol=SASL_SSL"), "kafka.passwordSecret.name"),
+        ((*NEEDED, *SECURE, "kafka.tls.keyKey="), "kafka.tls.keyKey"),
+        ((*NEEDED, *SECURE, "kafka.saslMechanism=OAUTHBEARER"), "kafka.tokenUrl"),
+        ((*NEEDED, "httpRoute.enabled=true"), "httpRoute"),
         ((*NEEDED, "kafka.bootstrapServer={b:1}"), "bootstrapServer"),
         ((*NEEDED, "kafka.saslMechanism=NTLM"), "saslMechanism"),
     ],

@@ -34,8 +34,19 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if not .Values.allowUnauthenticatedNetworkAccess }}
 {{- fail "nobody has to sign in to this release of muniment: whoever reaches the service can read and change everything. Limit who does (networkPolicy.ingressFrom), and say allowUnauthenticatedNetworkAccess=true" }}
 {{- end }}
-{{- if and (hasPrefix "SASL" .Values.kafka.securityProtocol) (not .Values.kafka.passwordSecret.name) }}
-{{- fail "kafka.securityProtocol is SASL: name the secret with the password in kafka.passwordSecret.name" }}
+{{- with .Values.kafka }}
+{{- if and (hasPrefix "SASL" .securityProtocol) (not (and .saslMechanism .username .passwordSecret.name)) }}
+{{- fail "kafka.securityProtocol is SASL: set kafka.saslMechanism and kafka.username, and name the secret with the password in kafka.passwordSecret.name" }}
+{{- end }}
+{{- if and (eq .saslMechanism "OAUTHBEARER") (not .tokenUrl) }}
+{{- fail "kafka.saslMechanism is OAUTHBEARER: say in kafka.tokenUrl where tokens come from" }}
+{{- end }}
+{{- if ne (empty .tls.certKey) (empty .tls.keyKey) }}
+{{- fail "kafka.tls.certKey and kafka.tls.keyKey go together" }}
+{{- end }}
+{{- end }}
+{{- if and .Values.httpRoute.enabled (not (and .Values.httpRoute.parentRefs .Values.httpRoute.hostnames)) }}
+{{- fail "httpRoute needs parentRefs (a gateway) and hostnames (the names that clients use)" }}
 {{- end }}
 {{- if and (gt (int .Values.replicaCount) 1) (not .Values.artifactRoot.uri) }}
 {{- fail "several replicas need one place for artifacts: set artifactRoot.uri to s3://, gs:// or az://BUCKET/PREFIX" }}
@@ -45,6 +56,8 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- define "muniment.hosts" -}}
 {{- $name := include "muniment.fullname" . -}}
 {{- $hosts := list "$(POD_IP)" $name (printf "%s.%s" $name .Release.Namespace) (printf "%s.%s.svc" $name .Release.Namespace) (printf "%s.%s.svc.cluster.local" $name .Release.Namespace) -}}
+{{- if and .Values.snapshots.uri .Values.snapshots.schedule }}{{ $hosts = append $hosts (printf "%s-snapshot" $name) }}{{ end -}}
 {{- if .Values.ingress.enabled }}{{ range .Values.ingress.hosts }}{{ $hosts = append $hosts .host }}{{ end }}{{ end -}}
+{{- if .Values.httpRoute.enabled }}{{ $hosts = concat $hosts .Values.httpRoute.hostnames }}{{ end -}}
 {{- join "," (concat $hosts .Values.allowedHosts) -}}
 {{- end }}
