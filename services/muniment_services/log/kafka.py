@@ -37,8 +37,9 @@ from muniment_services.log.base import (
     topics,
 )
 from muniment_services.log.kafka_connection import Brokers, connected
+from muniment_services.log.kafka_follower import Follower
 from muniment_services.log.kafka_producer import Producer
-from muniment_services.log.kafka_reader import Consumers, EndOffsets, Follower, Names, Readers
+from muniment_services.log.kafka_reader import Consumers, EndOffsets, Names, Readers
 from muniment_services.log.kafka_topics import Topic, described, prepared
 
 LOSS_LOOKS = 3

@@ -1,8 +1,8 @@
-"""Reads records back from Kafka: end offsets, ranges of a partition, and all that is new.
+"""Reads records back from Kafka: end offsets, and ranges of a partition.
 
 A consumer of kafka-python belongs to one thread at a time. There is one for end offsets, a few idle
-ones for `read`, and one in a thread of its own for each `follow`. None of them belongs to a group:
-each replica reads everything.
+ones for `read`, and one in a thread of its own for each `follow` (kafka_follower). None of them
+belongs to a group: each replica reads everything.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -19,7 +19,6 @@ from typing import Any
 import structlog
 from kafka import KafkaConsumer
 from kafka import TopicPartition as KafkaPartition
-from kafka.consumer.fetcher import RecordTooLargeError
 from kafka.errors import (
     KafkaError,
     LogTruncationError,
@@ -53,13 +52,9 @@ FETCH_BYTES_MAX = 32 * 1024 * 1024
 PARTITION_BYTES_MAX = 8 * 1024 * 1024
 POLL_RECORDS_MAX = 5_000
 READERS_IDLE_MAX = 4
-FOLLOW_RECORDS_MAX = 20_000
-"""Records that wait for one follower, at most, before its thread stops fetching."""
-
-FOLLOW_BYTES_MAX = 64 * 1024 * 1024
 RETRY_S = 0.5
 
-_LOST = (OffsetOutOfRangeError, LogTruncationError)
+LOST = (OffsetOutOfRangeError, LogTruncationError)
 
 _log = structlog.get_logger("muniment.log")
 
@@ -134,7 +129,7 @@ class EndOffsets:
         self._thread.shutdown(wait=False)
         if self._consumer is not None:
             consumer, self._consumer = self._consumer, None
-            await asyncio.to_thread(_close, consumer)
+            await asyncio.to_thread(close_consumer, consumer)
 
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
@@ -182,7 +177,7 @@ class EndOffsets:
     def _drop(self) -> None:
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
-            threading.Thread(target=_close, args=(consumer,), daemon=True).start()
+            threading.Thread(target=close_consumer, args=(consumer,), daemon=True).start()
 
 
 class Readers:
@@ -203,7 +198,7 @@ class Readers:
             found = reader.read(at, start, records_max, bytes_max)
         except KafkaError as error:
             reader.close()
-            if isinstance(error, _LOST):
+            if isinstance(error, LOST):
                 raise LogCorrupt(f"the log has no record {at}@{start}: {error}") from error
             raise LogUnavailable(f"{at} cannot be read: {error}") from error
         except BaseException:
@@ -280,7 +275,7 @@ class _Reader:
 
     def close(self) -> None:
         """Release the consumer."""
-        _close(self._consumer)
+        close_consumer(self._consumer)
 
     def _go(self, at: TopicPartition, start: Offset) -> None:
         theirs = self._names.theirs[at]
@@ -302,125 +297,19 @@ class _Reader:
     def _fetch(self, at: TopicPartition, deadline: float) -> None:
         polled = self._consumer.poll(POLL_MS)
         for batch in polled.values():
-            self._fetched.extend(_records(at, batch))
+            self._fetched.extend(records_of(at, batch))
         if not polled and time.monotonic() > deadline:
             raise KafkaError(f"no record came within {READ_S_MAX:g} s")
 
 
-class Follower:
-    """Fetches what is new in a thread of its own and hands it to the event loop.
-
-    `due` is, per topic-partition, the offset that comes next. The thread waits while
-    FOLLOW_RECORDS_MAX records or FOLLOW_BYTES_MAX bytes wait to be taken.
-    """
-
-    def __init__(self, consumers: Consumers, start: Mapping[TopicPartition, Offset]) -> None:
-        """Nothing is fetched before `run`."""
-        self.due = dict(start)
-        self.failure: LogError | None = None
-        self.woken = asyncio.Event()
-        self._consumers = consumers
-        self._pending: list[Record] = []
-        self._bytes = 0
-        self._room = threading.Event()
-        self._room.set()
-        self._stopping = threading.Event()
-        self._loop = asyncio.get_running_loop()
-        self._thread = threading.Thread(target=self._run, name="log-follow", daemon=True)
-
-    def start(self) -> None:
-        """Begin to fetch."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Fetch nothing more; the thread ends soon."""
-        self._stopping.set()
-        self._room.set()
-
-    def take(self) -> Sequence[Record]:
-        """What has come since the last call."""
-        taken, self._pending, self._bytes = self._pending, [], 0
-        self._room.set()
-        return taken
-
-    def has_come_to(self, ends: Mapping[TopicPartition, Offset]) -> bool:
-        """Whether everything before `ends` was taken or waits to be."""
-        return all(due >= ends.get(at, 0) for at, due in self.due.items())
-
-    def _offer(self, records: list[Record], size: int) -> None:
-        self._pending.extend(records)
-        self._bytes += size
-        for record in records:
-            self.due[record.at] = Offset(record.offset + 1)
-        if self._is_full():
-            self._room.clear()
-        self.woken.set()
-
-    def _is_full(self) -> bool:
-        return len(self._pending) >= FOLLOW_RECORDS_MAX or self._bytes >= FOLLOW_BYTES_MAX
-
-    def _fail(self, error: LogError) -> None:
-        self.failure = error
-        self.woken.set()
-
-    def _run(self) -> None:
-        # A place of our own: what the loop has not taken yet must not be fetched again.
-        place = dict(self.due)
-        while not self._stopping.is_set():
-            try:
-                self._fetch(place)
-            except LogCorrupt as error:
-                self._tell(self._fail, error)
-                return
-            except (KafkaError, RecordTooLargeError, LogUnavailable, OSError) as error:
-                _log.warning("events cannot be fetched; trying again", reason=str(error))
-                self._stopping.wait(RETRY_S)
-
-    def _fetch(self, place: dict[TopicPartition, Offset]) -> None:
-        names = self._consumers.names
-        consumer = self._consumers.make()
-        try:
-            consumer.assign([names.theirs[at] for at in place])
-            for at, offset in place.items():
-                consumer.seek(names.theirs[at], offset)
-            while not self._stopping.is_set():
-                try:
-                    polled = consumer.poll(POLL_MS)
-                except _LOST as error:
-                    raise LogCorrupt(f"the log has lost events: {error}") from error
-                if polled:
-                    self._hand_over(polled, place)
-        finally:
-            _close(consumer)
-
-    def _hand_over(
-        self, polled: Mapping[Any, Sequence[Any]], place: dict[TopicPartition, Offset]
-    ) -> None:
-        records: list[Record] = []
-        size = 0
-        for theirs, batch in polled.items():
-            at = self._consumers.names.ours[theirs]
-            for record in _records(at, batch):
-                if record.offset != place[at]:
-                    raise LogCorrupt(f"the log has no record {at}@{place[at]}")
-                place[at] = Offset(record.offset + 1)
-                size += len(record.value) + len(record.key)
-                records.append(record)
-        self._tell(self._offer, records, size)
-        while not self._room.wait(POLL_MS / 1000) and not self._stopping.is_set():
-            pass
-
-    def _tell(self, function: Callable[..., None], *values: Any) -> None:
-        with suppress(RuntimeError):  # The loop has gone, and all who would listen with it.
-            self._loop.call_soon_threadsafe(function, *values)
-
-
-def _records(at: TopicPartition, batch: Iterable[Any]) -> list[Record]:
+def records_of(at: TopicPartition, batch: Iterable[Any]) -> list[Record]:
+    """Records as kafka-python gives them, as ours."""
     return [
         Record(at, Offset(r.offset), r.key, r.value, tuple(r.headers), r.timestamp) for r in batch
     ]
 
 
-def _close(consumer: KafkaConsumer) -> None:
+def close_consumer(consumer: KafkaConsumer) -> None:
+    """Release a consumer, and wait no longer for brokers that do not answer."""
     with suppress(KafkaError):
         consumer.close(autocommit=False, timeout_ms=1_000)

@@ -1,0 +1,144 @@
+"""Fetches what is new in Kafka and hands it to the event loop, for `KafkaLog.follow`."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import structlog
+from kafka.consumer.fetcher import RecordTooLargeError
+from kafka.errors import KafkaError
+
+from muniment_schemas.ids import Offset
+from muniment_services.log.base import (
+    LogCorrupt,
+    LogError,
+    LogUnavailable,
+    Record,
+    TopicPartition,
+)
+from muniment_services.log.kafka_reader import (
+    LOST,
+    POLL_MS,
+    RETRY_S,
+    Consumers,
+    close_consumer,
+    records_of,
+)
+
+FOLLOW_RECORDS_MAX = 20_000
+"""Records that wait for one follower, at most, before its thread stops fetching."""
+
+FOLLOW_BYTES_MAX = 64 * 1024 * 1024
+_log = structlog.get_logger("muniment.log")
+
+
+class Follower:
+    """Fetches what is new in a thread of its own and hands it to the event loop.
+
+    `due` is, per topic-partition, the offset that comes next. The thread waits while
+    FOLLOW_RECORDS_MAX records or FOLLOW_BYTES_MAX bytes wait to be taken.
+    """
+
+    def __init__(self, consumers: Consumers, start: Mapping[TopicPartition, Offset]) -> None:
+        """Nothing is fetched before `run`."""
+        self.due = dict(start)
+        self.failure: LogError | None = None
+        self.woken = asyncio.Event()
+        self._consumers = consumers
+        self._pending: list[Record] = []
+        self._bytes = 0
+        self._room = threading.Event()
+        self._room.set()
+        self._stopping = threading.Event()
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._run, name="log-follow", daemon=True)
+
+    def start(self) -> None:
+        """Begin to fetch."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Fetch nothing more; the thread ends soon."""
+        self._stopping.set()
+        self._room.set()
+
+    def take(self) -> Sequence[Record]:
+        """What has come since the last call."""
+        taken, self._pending, self._bytes = self._pending, [], 0
+        self._room.set()
+        return taken
+
+    def has_come_to(self, ends: Mapping[TopicPartition, Offset]) -> bool:
+        """Whether everything before `ends` was taken or waits to be."""
+        return all(due >= ends.get(at, 0) for at, due in self.due.items())
+
+    def _offer(self, records: list[Record], size: int) -> None:
+        self._pending.extend(records)
+        self._bytes += size
+        for record in records:
+            self.due[record.at] = Offset(record.offset + 1)
+        if self._is_full():
+            self._room.clear()
+        self.woken.set()
+
+    def _is_full(self) -> bool:
+        return len(self._pending) >= FOLLOW_RECORDS_MAX or self._bytes >= FOLLOW_BYTES_MAX
+
+    def _fail(self, error: LogError) -> None:
+        self.failure = error
+        self.woken.set()
+
+    def _run(self) -> None:
+        # A place of our own: what the loop has not taken yet must not be fetched again.
+        place = dict(self.due)
+        while not self._stopping.is_set():
+            try:
+                self._fetch(place)
+            except LogCorrupt as error:
+                self._tell(self._fail, error)
+                return
+            except (KafkaError, RecordTooLargeError, LogUnavailable, OSError) as error:
+                _log.warning("events cannot be fetched; trying again", reason=str(error))
+                self._stopping.wait(RETRY_S)
+
+    def _fetch(self, place: dict[TopicPartition, Offset]) -> None:
+        names = self._consumers.names
+        consumer = self._consumers.make()
+        try:
+            consumer.assign([names.theirs[at] for at in place])
+            for at, offset in place.items():
+                consumer.seek(names.theirs[at], offset)
+            while not self._stopping.is_set():
+                try:
+                    polled = consumer.poll(POLL_MS)
+                except LOST as error:
+                    raise LogCorrupt(f"the log has lost events: {error}") from error
+                if polled:
+                    self._hand_over(polled, place)
+        finally:
+            close_consumer(consumer)
+
+    def _hand_over(
+        self, polled: Mapping[Any, Sequence[Any]], place: dict[TopicPartition, Offset]
+    ) -> None:
+        records: list[Record] = []
+        size = 0
+        for theirs, batch in polled.items():
+            at = self._consumers.names.ours[theirs]
+            for record in records_of(at, batch):
+                if record.offset != place[at]:
+                    raise LogCorrupt(f"the log has no record {at}@{place[at]}")
+                place[at] = Offset(record.offset + 1)
+                size += len(record.value) + len(record.key)
+                records.append(record)
+        self._tell(self._offer, records, size)
+        while not self._room.wait(POLL_MS / 1000) and not self._stopping.is_set():
+            pass
+
+    def _tell(self, function: Callable[..., None], *values: Any) -> None:
+        with suppress(RuntimeError):  # The loop has gone, and all who would listen with it.
+            self._loop.call_soon_threadsafe(function, *values)
