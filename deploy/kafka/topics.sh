@@ -1,52 +1,51 @@
 #!/usr/bin/env bash
-# Makes muniment's topics, for clusters where a replica may not, with the settings that a start checks.
-# Kafka's own tools are found by KAFKA_BIN (a folder) or PATH.
+# Makes muniment's topics, for clusters where a replica may not, with the settings that a start checks. Topics that are
+# there get these settings too; their partitions and replicas are left as they are.
 #   topics.sh --bootstrap HOST:PORT[,…] [--prefix muniment] [--replication 3] [--runs-partitions 6]
 #             [--command-config FILE] [--dry-run]
+# Kafka's own tools are found by KAFKA_BIN (a folder), KAFKA_IMAGE (run by docker) or PATH.
 set -euo pipefail
+. "$(dirname -- "${BASH_SOURCE[0]}")/tool.sh"
 
-prefix=muniment replication=3 runs_partitions=6 bootstrap='' dry_run='' extra=()
+prefix=muniment replication=3 runs_partitions=6 bootstrap='' config='' dry_run=''
 while [ $# -gt 0 ]; do
     case "$1" in
-    --bootstrap) bootstrap=$2 ;;
-    --prefix) prefix=$2 ;;
-    --replication) replication=$2 ;;
-    --runs-partitions) runs_partitions=$2 ;;
-    --command-config) extra=(--command-config "$2") ;;
     --dry-run)
         dry_run=1
         shift
         continue
         ;;
-    *)
-        sed -n '2,5s/^# \{0,1\}//p' "$0" >&2
-        exit 2
-        ;;
+    esac
+    [ $# -ge 2 ] || usage
+    case "$1" in
+    --bootstrap) bootstrap=$2 ;;
+    --prefix) prefix=$2 ;;
+    --replication) replication=$2 ;;
+    --runs-partitions) runs_partitions=$2 ;;
+    --command-config) config=$(absolute "$2") ;;
+    *) usage ;;
     esac
     shift 2
 done
-[ -n "$bootstrap" ] || { echo "topics.sh: --bootstrap HOST:PORT is missing" >&2 && exit 2; }
-in_sync=$((replication < 2 ? replication : 2))
+[ -n "$bootstrap" ] || usage
 
-run() {
-    if [ -n "$dry_run" ]; then
-        printf '%s' "$1" && printf ' %s' "${@:2}" && printf '\n'
-    else
-        "${KAFKA_BIN:+$KAFKA_BIN/}$@"
-    fi
-}
+settings=(
+    cleanup.policy=delete
+    retention.ms=-1
+    retention.bytes=-1
+    unclean.leader.election.enable=false
+    message.timestamp.type=CreateTime
+    min.insync.replicas=$((replication < 2 ? replication : 2))
+    max.message.bytes=26214400
+    message.timestamp.after.max.ms=9223372036854775807
+)
+all=$(IFS=, && printf '%s' "${settings[*]}")
 
+# arguments: name without prefix, partitions.
 make() {
-    run kafka-topics.sh --bootstrap-server "$bootstrap" ${extra[@]+"${extra[@]}"} --create --if-not-exists \
-        --topic "$prefix.$1" --partitions "$2" --replication-factor "$replication" \
-        --config cleanup.policy=delete \
-        --config retention.ms=-1 \
-        --config retention.bytes=-1 \
-        --config unclean.leader.election.enable=false \
-        --config message.timestamp.type=CreateTime \
-        --config min.insync.replicas="$in_sync" \
-        --config max.message.bytes=26214400 \
-        --config message.timestamp.after.max.ms=9223372036854775807
+    kafka_tool kafka-topics.sh --create --if-not-exists --topic "$prefix.$1" \
+        --partitions "$2" --replication-factor "$replication" "${settings[@]/#/--config=}"
+    kafka_tool kafka-configs.sh --alter --entity-type topics --entity-name "$prefix.$1" --add-config "$all"
 }
 
 make catalog 1
