@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes muniment's topics, for clusters where a replica may not, with the settings that a start checks. Topics that are
-# there get these settings too; their partitions and replicas are left as they are.
+# there get these settings too; their partitions and replicas are left as they are (name the --replication they have).
 #   topics.sh --bootstrap HOST:PORT[,…] [--prefix muniment] [--replication 3] [--runs-partitions 6]
 #             [--command-config FILE] [--dry-run]
 # Kafka's own tools are found by KAFKA_BIN (a folder), KAFKA_IMAGE (run by docker) or PATH.
