@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
-from harness.server import free_port
+from harness.server import free_port, running_muniment
 from house.sources import ROOT
 
 CONFIG = ROOT / "deploy" / "compose" / "haproxy.cfg"
@@ -68,14 +69,15 @@ class Stand:
 
 
 @contextmanager
-def balanced(folder: Path, one: Stand, other: Stand) -> Iterator[str]:
+def balancer(folder: Path, one: int, other: int) -> Iterator[str]:
+    """HAProxy as the composition has it, before servers on two ports of this machine."""
     if not HAPROXY.exists():
         raise FileNotFoundError("haproxy is not there; run deploy/scripts/tools")
     port = free_port()
     text = CONFIG.read_text("utf-8")
     text = text.replace("bind :5000", f"bind 127.0.0.1:{port}")
-    text = text.replace("replica-1:5000", f"127.0.0.1:{one.port}")
-    text = text.replace("replica-2:5000", f"127.0.0.1:{other.port}")
+    text = text.replace("replica-1:5000", f"127.0.0.1:{one}")
+    text = text.replace("replica-2:5000", f"127.0.0.1:{other}")
     own = folder / "haproxy.cfg"
     own.write_text(text, "utf-8")
     checked = subprocess.run(
@@ -84,11 +86,17 @@ def balanced(folder: Path, one: Stand, other: Stand) -> Iterator[str]:
     assert checked.returncode == 0, checked.stderr
     process = subprocess.Popen([HAPROXY, "-db", "-f", own], stderr=subprocess.DEVNULL)
     try:
-        await_answers(f"http://127.0.0.1:{port}", {one.port, other.port})
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
         process.wait(10)
+
+
+@contextmanager
+def balanced(folder: Path, one: Stand, other: Stand) -> Iterator[str]:
+    with balancer(folder, one.port, other.port) as url:
+        await_answers(url, {one.port, other.port})
+        yield url
 
 
 def asked(url: str, method: str = "GET") -> int:
@@ -146,3 +154,32 @@ def test_a_request_that_reached_a_replica_is_never_sent_twice(
         one.breaks_off = other.breaks_off = True
         assert [asked(url, "POST") for _ in range(10)] == [0] * 10
         assert one.posts + other.posts == 10
+
+
+def test_a_server_of_ours_that_drains_costs_no_request(tmp_path: Path) -> None:
+    """Two of them, apart: one has a model that the other has not, and so tells who answered."""
+    with (
+        running_muniment(tmp_path / "leaving", extra_args=("--drain-s", "4")) as leaving,
+        running_muniment(tmp_path / "staying") as staying,
+        balancer(tmp_path, *(int(server.url.rpartition(":")[2]) for server in (leaving, staying)))
+        as url,
+        httpx.Client(base_url=f"{url}/api/2.0/mlflow", trust_env=False) as client,
+    ):  # fmt: skip
+        model = {"name": "only here"}
+        made = httpx.post(f"{leaving.url}/api/2.0/mlflow/registered-models/create", json=model)
+        assert made.status_code == 200
+
+        def answered() -> int:
+            return client.get("/registered-models/get", params=model).status_code
+
+        deadline = time.monotonic() + WITHIN_S
+        while {answered() for _ in range(8)} != {200, 404}:
+            assert time.monotonic() < deadline, "not both are asked"
+            time.sleep(0.2)
+        leaving.process.terminate()
+        found = []
+        while leaving.process.poll() is None:
+            found.append(client.post("/experiments/search", json={"max_results": 1}).status_code)
+        assert set(found) == {200}
+        assert len(found) > 100
+        assert {answered() for _ in range(20)} == {404}
