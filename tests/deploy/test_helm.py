@@ -50,6 +50,10 @@ EVERYTHING = (
     "data.storageClassName=fast",
     "extraEnvVars.AWS_REGION=eu-central-1",
     "extraSecretNamesForEnvFrom={s3}",
+    "extraVolumes[0].name=key",
+    "extraVolumes[0].secret.secretName=key",
+    "extraVolumeMounts[0].name=key",
+    "extraVolumeMounts[0].mountPath=/etc/key",
     "podLabels.team=ml",
     "networkPolicy.ingressFrom[0].namespaceSelector.matchLabels.team=ml",
     "networkPolicy.egressTo[0].ipBlock.cidr=192.0.2.0/24",
@@ -161,6 +165,11 @@ def test_everything_is_there_when_asked_for(tool: Tool) -> None:
     ]
     assert policy["egress"][1]["to"] == [{"ipBlock": {"cidr": "192.0.2.0/24"}}]
     assert "to" not in policy["egress"][0], "DNS may be anywhere"
+    mounted = {mount["name"] for mount in container(found)["volumeMounts"]}
+    volumes = {
+        volume["name"] for volume in found["Deployment"]["spec"]["template"]["spec"]["volumes"]
+    }
+    assert mounted == volumes == {"data", "tmp", "kafka-tls", "key"}
 
 
 def test_replicas_answer_to_every_name_that_they_are_called_by(tool: Tool) -> None:
