@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from house.sources import sources
 from muniment_auth import policy
 from muniment_auth.permissions import Permission
 from muniment_auth.principal import local_principal
@@ -118,3 +119,13 @@ def test_permissions_are_sorted_and_all_used_or_reserved() -> None:
     assert names == sorted(names)
     used = {route.permission for route in ROUTES}
     assert set(Permission) - used <= {Permission.SERVER_READ, Permission.MODEL_PROMOTE}
+
+
+def test_handlers_wait_for_the_log_by_way_of_the_services() -> None:
+    # `Services.caught_up` knows what to do while the log cannot be asked; the fold's own does not.
+    calls = [
+        source.path
+        for source in sources("services")
+        if "/api/" in source.path and "fold.caught_up(" in source.text
+    ]
+    assert calls == ["services/muniment_services/api/services.py"]
