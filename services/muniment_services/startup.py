@@ -49,6 +49,10 @@ class Startup:
         self.phase = STARTING
         self.failure: Exception | None = None
         """Why the start failed, if it did."""
+        self.on_serving: Callable[[], None] = _nobody
+        """Called once, when all is there and before probes say so."""
+        self.on_failure: Callable[[], None] = _nobody
+        """Called when the start has failed."""
         self._clock = clock
         self._began = self._told = clock()
         self._done = 0
@@ -75,6 +79,17 @@ class Startup:
         self._began = self._told = self._clock()
         self._done, self._total = 0, total
 
+    def serve(self) -> None:
+        """The start is over. Raises Stopped."""
+        self._refuse_to_go_on()
+        self.on_serving()
+        self.enter(SERVING)
+
+    def fail(self, error: Exception) -> None:
+        """The start has failed, or what it started has."""
+        self.failure = error
+        self.on_failure()
+
     def advance(self, events: int) -> None:
         """So many more events are folded; logged now and then. Raises Stopped."""
         self._refuse_to_go_on()
@@ -99,3 +114,7 @@ class Startup:
     def _refuse_to_go_on(self) -> None:
         if self._stopping.is_set():
             raise Stopped("the server is told to stop while it is starting")
+
+
+def _nobody() -> None:
+    """Nobody wants to know."""

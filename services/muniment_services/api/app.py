@@ -40,7 +40,7 @@ from muniment_services.api.hosts import HostCheck
 from muniment_services.api.routes import Route, RouteTable
 from muniment_services.api.services import Services
 from muniment_services.metrics import Metrics
-from muniment_services.startup import SERVING, Startup, Stopped
+from muniment_services.startup import Startup, Stopped
 
 ROUTES: tuple[Route, ...] = (
     *server.ROUTES,
@@ -104,7 +104,7 @@ async def _serve(gateway: Gateway, lifespan: Lifespan, ending: asyncio.Event) ->
     try:
         async with lifespan() as services:
             gateway.services = services
-            gateway.startup.enter(SERVING)
+            gateway.startup.serve()
             await ending.wait()
             gateway.services = None
     except Stopped:
@@ -112,7 +112,7 @@ async def _serve(gateway: Gateway, lifespan: Lifespan, ending: asyncio.Event) ->
     except Exception as error:  # noqa: BLE001
         # The edge of this task: whoever runs the process ends it and says why.
         gateway.services = None
-        gateway.startup.failure = error
+        gateway.startup.fail(error)
 
 
 async def _unknown(request: Request, _: Exception) -> Response:

@@ -33,7 +33,7 @@ and readers beside a busy event loop wait most of their time (reading was ten ti
 EVERY_ADDRESS: Mapping[str, str] = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 """Where this machine reaches a listener on every address."""
 
-ANNOUNCE_POLL_S = 0.02
+DRAIN_POLL_S = 0.05
 
 DEMO_MODULE = "muniment_services.cli.demo"
 
@@ -94,20 +94,14 @@ class _Server(uvicorn.Server):
         self._settings = settings
         self._startup = startup
         self._demo = demo
-        self._announcing: asyncio.Task[None] | None = None
         self._demo_task: asyncio.Task[None] | None = None
+        startup.on_serving = self._announce
+        startup.on_failure = self._give_up
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self._announcing = asyncio.create_task(self._announce())
+    def _give_up(self) -> None:
+        self.should_exit = True
 
-    async def _announce(self) -> None:
-        # Probes are answered from now on; what is told to people is told when all is there.
-        while not self._startup.is_serving:
-            if self._startup.failure is not None:
-                self.should_exit = True
-                return
-            await asyncio.sleep(ANNOUNCE_POLL_S)
+    def _announce(self) -> None:
         url = _url(self._settings.host, self._listener.getsockname()[1])
         now = instance.Instance(
             url=url, pid=os.getpid(), version=release(), started_at_ms=bootstrap.now_ms()
@@ -122,9 +116,8 @@ class _Server(uvicorn.Server):
             self._demo_task = asyncio.create_task(_log_demo(url, str(self._settings.data_dir)))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        for task in (self._announcing, self._demo_task):
-            if task is not None:
-                task.cancel()
+        if self._demo_task is not None:
+            self._demo_task.cancel()
         if self._startup.is_serving:
             self._startup.enter(DRAINING)
             await self._drain()
@@ -137,7 +130,7 @@ class _Server(uvicorn.Server):
         ends = asyncio.get_running_loop().time() + self._settings.drain_s
         # uvicorn notes a second signal in a plain attribute.
         while asyncio.get_running_loop().time() < ends and not self.force_exit:  # noqa: ASYNC110
-            await asyncio.sleep(ANNOUNCE_POLL_S)
+            await asyncio.sleep(DRAIN_POLL_S)
 
 
 async def _log_demo(url: str, data_dir: str) -> None:
