@@ -19,7 +19,7 @@ from muniment_services.log.base import RUNS
 
 pytestmark = pytest.mark.slow
 
-NOTICED_WITHIN_S = 20.0
+NOTICED_WITHIN_S = 40.0
 WRITES = 150
 PARTITIONS = 6
 CALL_S = 30.0
