@@ -6,7 +6,8 @@ The life of one append:
 2. Its sender's thread batches what is queued for a partition; one batch of a partition is under way
    at a time, so that offsets follow the calls.
 3. When all in-sync replicas have the batch, its futures are completed on the loop.
-4. The record comes back to every follower, this process's and others', by a fetch.
+4. This process's followers get the record at once if it is the next one for them; every other
+   record, and other processes' followers, by a fetch.
 
 What always holds: no transactions and no compaction, hence offsets without holes; `end_offsets` is
 not below what anyone was acknowledged before it was asked (the leader's high watermark, which a new
@@ -74,7 +75,7 @@ class KafkaLog:
         self._names = Names(prefix, self.partitions)
         consumers = Consumers(brokers, self._names)
         self._consumers = consumers
-        self._producer = Producer(brokers, self._names.topics)
+        self._producer = Producer(brokers, self._names.topics, self._offer)
         self._ends = EndOffsets(consumers, self._refuse_loss)
         self._readers = Readers(consumers)
         self._made: list[Topic] = []
@@ -158,6 +159,10 @@ class KafkaLog:
             follower.woken.set()
         await asyncio.to_thread(self._readers.close)
         await self._ends.close()
+
+    def _offer(self, records: Sequence[Record]) -> None:
+        for follower in self._followers:
+            follower.offer(records)
 
     @property
     def producer(self) -> Producer:

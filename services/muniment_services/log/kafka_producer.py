@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -70,8 +70,14 @@ class _InFlight:
 class Producer:
     """Lives on one event loop; the sender's thread of kafka-python tells it what became of what."""
 
-    def __init__(self, brokers: Brokers, names: Mapping[str, str]) -> None:
-        """names: our topics to those of the cluster."""
+    def __init__(
+        self,
+        brokers: Brokers,
+        names: Mapping[str, str],
+        durable: Callable[[Sequence[Record]], None],
+    ) -> None:
+        """names: our topics to those of the cluster. durable: shown what was acknowledged."""
+        self._durable = durable
         self._brokers = brokers
         self._names = names
         self._loop: asyncio.AbstractEventLoop
@@ -176,28 +182,33 @@ class Producer:
 
     def _settle(self) -> None:
         self._told.clear()
+        durable: list[Record] = []
         while self._done:
             number, outcome = self._done.popleft()
             if number not in self._flying:
                 continue  # It failed before: its producer was given up.
             if not isinstance(outcome, BaseException):
-                self._settle_one(number, Offset(outcome.offset))
+                durable.append(self._acknowledge(number, Offset(outcome.offset)))
                 continue
             self._settle_one(number, LogUnavailable(_words(outcome)))
             self._give_up(_words(outcome))
+        if durable:
+            self._durable(durable)
 
-    def _settle_one(self, number: int, outcome: Offset | LogError) -> None:
+    def _acknowledge(self, number: int, offset: Offset) -> Record:
         flying = self._flying.pop(number)
         self._bytes -= flying.size
-        if flying.future.done():
-            return  # Its waiter has cancelled it.
-        if isinstance(outcome, LogError):
-            flying.future.set_exception(outcome)
-            return
         new = flying.record
-        flying.future.set_result(
-            Record(new.at, outcome, new.key, new.value, new.headers, new.timestamp_ms)
-        )
+        record = Record(new.at, offset, new.key, new.value, new.headers, new.timestamp_ms)
+        if not flying.future.done():  # Its waiter may have cancelled it; it is durable anyway.
+            flying.future.set_result(record)
+        return record
+
+    def _settle_one(self, number: int, outcome: LogError) -> None:
+        flying = self._flying.pop(number)
+        self._bytes -= flying.size
+        if not flying.future.done():
+            flying.future.set_exception(outcome)
 
     def _give_up(self, reason: str) -> None:
         producer, self._producer = self._producer, None
