@@ -1,7 +1,7 @@
 """What the log on Kafka costs beside the embedded one: `python tests/bench/on_kafka.py`, one run.
 
 Prints, each as medians of rounds that take turns:
-- requests: log-metric and log-batch on the embedded log, on one broker, on three brokers;
+- requests: log-metric and log-batch on the embedded log beside one broker, then three brokers;
 - the wait for the fold: from a record's acknowledgement to its write's answer;
 - append and fold: events and points a second through the log alone, and through CatchUp;
 - replicas: server CPU per request with one, two and four of them (2 cores: cost, not throughput).
@@ -45,7 +45,7 @@ from muniment_services.log.base import EventLog, NewRecord, Record
 from muniment_services.rebuild import CatchUp
 from muniment_services.write import Caller, Outcome, record_of
 
-ROUNDS = 5
+ROUNDS = 3
 METRIC_CALLS = 4_000
 BATCH_CALLS = 300
 FOLD_EVENTS = 60_000
@@ -257,18 +257,14 @@ def main() -> None:
     chosen = parser.parse_args().parts or PARTS
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
-        one = stack.enter_context(cluster(folder / "one", 1, java_options=LOAD_JAVA_OPTIONS))
         if "requests" in chosen:
-            three = stack.enter_context(
-                cluster(folder / "three", 3, java_options=LOAD_JAVA_OPTIONS)
-            )
-            with (
-                running_muniment(folder / "embedded") as embedded,
-                on_kafka(folder / "on-one", one.bootstrap, fresh_prefix()) as on_one,
-                on_kafka(folder / "on-three", three.bootstrap, fresh_prefix()) as on_three,
-            ):
-                requests({"embedded": embedded, "one broker": on_one, "three brokers": on_three})
-            three.stop(at_once=True)
+            # One cluster at a time: idle brokers cost the same two cores.
+            for brokers in (1, 3):
+                with cluster(
+                    folder / f"b{brokers}", brokers, java_options=LOAD_JAVA_OPTIONS
+                ) as made:
+                    beside_the_embedded(folder / f"s{brokers}", brokers, made.bootstrap)
+        one = stack.enter_context(cluster(folder / "one", 1, java_options=LOAD_JAVA_OPTIONS))
         if "wait" in chosen:
             print("wait for the fold")
             asyncio.run(wait_for_the_fold(settings(folder / "w-e")))
@@ -282,6 +278,16 @@ def main() -> None:
         if "replicas" in chosen:
             print("replicas")
             replicas(one.bootstrap, folder)
+
+
+def beside_the_embedded(folder: Path, brokers: int, bootstrap_servers: str) -> None:
+    """The requests on a server with the embedded log and on one with Kafka, in turn."""
+    folder.mkdir(parents=True)
+    with (
+        running_muniment(folder / "embedded") as embedded,
+        on_kafka(folder / "kafka", bootstrap_servers, fresh_prefix()) as kafka,
+    ):
+        requests({"embedded": embedded, f"brokers: {brokers}": kafka})
 
 
 def settings(folder: Path, bootstrap_servers: str | None = None) -> Settings:
