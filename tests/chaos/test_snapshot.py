@@ -213,7 +213,7 @@ def test_replicas_share_snapshots_in_a_bucket(data_dir: Path, tmp_path: Path) ->
         for name, value in s3.environment.items():
             patch.setenv(name, value)
         place = ("--snapshots", f"{s3.make_bucket('snapshots')}/team")
-        (data_dir / "snapshots").mkdir()  # for `copy_of`; it stays empty
+        (data_dir / "snapshots").mkdir(exist_ok=True)  # for `copy_of`; it stays empty
         replica = copy_of(data_dir, "replica")
         with running_muniment(data_dir, extra_args=place) as server:
             with clients(server.url):
