@@ -7,7 +7,8 @@ sealed under the principal's own key.
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from muniment_schemas.envelope import Actor
 from muniment_schemas.ids import PrincipalId
@@ -19,7 +20,15 @@ _NAMESPACE = uuid.UUID("5b0f6f3e-5d0c-5c52-9a53-0d3c9bb0a5f1")
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A verified caller: an issuer's subject, never an e-mail address."""
+    """A verified caller: an issuer's subject, never an e-mail address.
+
+    kind: local, user, service (an OAuth client of its own), workload (a CI job, a pod).
+    auth_method: local, bearer, introspection, dpop, session, token or system.
+    groups: as the issuer names them. groups_unknown: why they are not all known, if they are not.
+    claims: verified claims that grants may be bound to, each with its values as text.
+    scopes: permissions (or patterns of them, `run:*`) that the credential is limited to; None: all
+    that the principal holds. delegation: ids of principals that act for this one, outermost first.
+    """
 
     id: PrincipalId
     kind: str
@@ -27,11 +36,23 @@ class Principal:
     subject: str
     name: str
     auth_method: str
+    client_id: str | None = None
+    groups: frozenset[str] = frozenset()
+    groups_unknown: str | None = None
+    claims: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    scopes: frozenset[str] | None = None
+    delegation: tuple[str, ...] = ()
+    token_id: str | None = None
 
     @property
     def actor(self) -> Actor:
         """The principal as events show it."""
-        return Actor(principal_id=self.id, auth_method=self.auth_method)
+        return Actor(
+            principal_id=self.id,
+            client_id=self.client_id,
+            auth_method=self.auth_method,
+            delegation=self.delegation,
+        )
 
 
 def principal_id(issuer: str, subject: str) -> PrincipalId:

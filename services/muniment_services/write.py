@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -57,7 +57,10 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls, by which request. `idempotency_key` and `request` (route and body) go together."""
+    """Who calls, by which request. `idempotency_key` and `request` (route and body) go together.
+
+    groups, claims: what is verified of the actor.
+    """
 
     actor: Actor
     request_id: str
@@ -65,6 +68,8 @@ class Caller:
     traceparent: str | None = None
     idempotency_key: str | None = None
     request: bytes = b""
+    groups: frozenset[str] = frozenset()
+    claims: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def key_sha256(self) -> bytes | None:
@@ -189,6 +194,8 @@ class Writer:
             workspace=caller.workspace,
             traceparent=caller.traceparent,
             derive_from=key,
+            groups=caller.groups,
+            claims=caller.claims,
         )
 
     def _clock(self) -> int:

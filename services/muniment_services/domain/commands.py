@@ -8,8 +8,8 @@ process do not race against each other for nothing (replicas settle their races 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import ClassVar, Protocol, TypeVar
 
 import msgspec
@@ -66,7 +66,8 @@ class Context:
     """Who asks, when, and where new ids come from. Everything that is not state or command.
 
     now_ms: the server's clock. random: so many random bytes. derive_from: what ids are derived from
-    when the caller sent an Idempotency-Key, else None.
+    when the caller sent an Idempotency-Key, else None. groups, claims: what is verified of the
+    actor, as far as decisions look at it.
     """
 
     now_ms: int
@@ -76,6 +77,8 @@ class Context:
     workspace: str
     traceparent: str | None = None
     derive_from: bytes | None = None
+    groups: frozenset[str] = frozenset()
+    claims: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def new_id(self, at_ms: int) -> str:
         """A new id of 32 hex digits that sorts by `at_ms`; the same for the same derive_from."""
