@@ -55,6 +55,12 @@ class Principal:
         )
 
 
+NOBODY = Principal(
+    id=PrincipalId("nobody"), kind="nobody", issuer="", subject="", name="", auth_method="none"
+)
+"""Whoever calls what is open to all."""
+
+
 def principal_id(issuer: str, subject: str) -> PrincipalId:
     """The id of (issuer, subject): the same on every replica, and it names nobody."""
     return PrincipalId(uuid.uuid5(_NAMESPACE, f"{issuer}\n{subject}").hex)

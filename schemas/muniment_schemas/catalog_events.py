@@ -18,6 +18,12 @@ class ArchivedVersion(msgspec.Struct, frozen=True, kw_only=True):
     from_stage: str
 
 
+class DecidedUnder(msgspec.Struct, frozen=True, kw_only=True):
+    """Which promotion policies a move was decided under: the events that laid them down."""
+
+    policy_events: tuple[str, ...]
+
+
 class SchemaPublished(Event, frozen=True, kw_only=True):
     """A schema that events of this log may be written with.
 
@@ -202,6 +208,7 @@ class StageTransitioned(Event, frozen=True, kw_only=True):
     to_stage: str
     archived: tuple[ArchivedVersion, ...]
     comment: str | None = None
+    decided_under: DecidedUnder | None = None
 
 
 class ModelVersionDeleted(Event, frozen=True, kw_only=True):
@@ -243,6 +250,7 @@ class AliasSet(Event, frozen=True, kw_only=True):
     alias: str
     version: int
     previous_version: int | None = None
+    decided_under: DecidedUnder | None = None
 
 
 class AliasDeleted(Event, frozen=True, kw_only=True):
