@@ -22,7 +22,7 @@ Checkpoints = dict[tuple[str, int], int]
 
 T = TypeVar("T")
 
-LAYOUT_VERSION = 2
+LAYOUT_VERSION = 4
 """Raised with every change of any table; a file of another version is rebuilt from the log."""
 
 READ_THREADS = 2
@@ -108,6 +108,8 @@ class Store:
     def belong_to(self, log_id: str) -> None:
         """Note of which log this is a projection. Only for a store that does not know yet."""
         assert self.log_id in ("", log_id), "projections of another log"
+        if self.log_id:
+            return
         with self._write_lock:
             self._connection.execute("UPDATE layout SET log_id = ?", [log_id])
             self.log_id = log_id

@@ -10,16 +10,19 @@ import asyncio
 import getpass
 import os
 import sys
-import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import duckdb
 import structlog
 
-from muniment_auth.identity import IdentityKeys, seal
+from muniment_auth.authenticate import Authenticator
+from muniment_auth.credentials import Credentials
+from muniment_auth.errors import AuthError
+from muniment_auth.identity import KeyPlace
 from muniment_auth.principal import Principal, local_principal
+from muniment_projections.activities.apply import ActivitiesProjection
 from muniment_projections.artifacts.apply import ArtifactsProjection
 from muniment_projections.base import Projection
 from muniment_projections.catalog.apply import CatalogProjection
@@ -36,20 +39,26 @@ from muniment_projections.traces.apply import TracesProjection
 from muniment_schemas.codec import Codec
 from muniment_schemas.envelope import WORKSPACE_DEFAULT, Actor
 from muniment_schemas.subjects import Schemas
-from muniment_services import documents, instance, schema_registry
-from muniment_services.api.services import Services
+from muniment_services import access_file, documents, instance, schema_registry
+from muniment_services.accesses import Accesses
+from muniment_services.api.callers import Callers, LocalCallers, SignedInCallers
+from muniment_services.api.services import BrowserLogin, Services
 from muniment_services.artifacts.opening import open_artifacts
+from muniment_services.browser_login import open_browser_login
+from muniment_services.clock import now_ms
 from muniment_services.config import Settings
 from muniment_services.domain.commands import AggregateKey, Command, State
+from muniment_services.domain.credential import KIND as CREDENTIAL
+from muniment_services.domain.credential import Credential
 from muniment_services.domain.errors import AlreadyExists
 from muniment_services.domain.experiment import DEFAULT_ID, DEFAULT_NAME, CreateExperiment
 from muniment_services.domain.experiment import KIND as EXPERIMENT
-from muniment_services.domain.principal import KIND as PRINCIPAL
-from muniment_services.domain.principal import RegisterPrincipal
 from muniment_services.domain.schema import KIND as SCHEMA
 from muniment_services.domain.schema import PublishSchema
 from muniment_services.domain.schema_id import KIND as SCHEMA_ID
 from muniment_services.fold import Fold, Load
+from muniment_services.identities import Identities
+from muniment_services.keys import open_keys
 from muniment_services.log.base import EventLog
 from muniment_services.log.embedded import EmbeddedLog
 from muniment_services.log.kafka import KafkaLog
@@ -69,7 +78,6 @@ from muniment_services.state import CurrentState
 from muniment_services.write import Caller, Writer
 
 LOG_FILE = "log.sqlite"
-KEYS_FOLDER = "keys"
 ARTIFACT_ROOT = "mlflow-artifacts:"
 BUILDER_MODULE = "muniment_services.cli.build"
 
@@ -92,6 +100,7 @@ def projections() -> tuple[Projection, ...]:
         ArtifactsProjection(),
         RequestsProjection(),
         QuarantineProjection(),
+        ActivitiesProjection(),
     )
 
 
@@ -99,11 +108,6 @@ def codec(log: EventLog) -> Codec:
     """The codec over all released schemas, for a log that is started before it decodes."""
     schemas = Schemas.load()
     return Codec(schemas, ids=LoggedSchemaIds(log, schemas))
-
-
-def now_ms() -> int:
-    """The server's clock, milliseconds since 1970."""
-    return time.time_ns() // 1_000_000
 
 
 def local_user() -> Principal:
@@ -116,6 +120,24 @@ def local_user() -> Principal:
     except (KeyError, OSError):
         name = f"uid-{os.getuid()}"
     return local_principal(name)
+
+
+def authenticator(settings: Settings) -> Authenticator | None:
+    """What verifies callers' tokens; None where nobody has to sign in."""
+    issuers = settings.all_issuers()
+    return Authenticator(issuers) if issuers else None
+
+
+def callers(verifier: Authenticator | None) -> Callers:
+    """Who may call: everyone as the local user, or whoever an issuer vouches for."""
+    return LocalCallers(local_user()) if verifier is None else SignedInCallers(verifier)
+
+
+def admin_groups(settings: Settings) -> Iterator[tuple[str, str]]:
+    """(issuer, group) whose members are admins by configuration."""
+    for issuer in settings.all_issuers():
+        if issuer.admin_group is not None:
+            yield issuer.url, issuer.admin_group
 
 
 def open_log(settings: Settings, read_only: bool = False) -> EventLog:
@@ -160,21 +182,30 @@ def kafka_log(
 
 @asynccontextmanager
 async def services(
-    settings: Settings, startup: Startup | None = None, metrics: Metrics | None = None
+    settings: Settings,
+    startup: Startup | None = None,
+    metrics: Metrics | None = None,
+    verifier: Authenticator | None = None,
 ) -> AsyncIterator[Services]:
     """The running application: log, fold, projections and write path, started and stopped.
+
+    verifier: what verifies callers' tokens, which logins by browser use too.
 
     Raises FolderInUse, LogUnavailable, LogCorrupt, and Stopped when `startup` was told to stop.
     """
     with instance.held(settings.data_dir):
-        async with _services(settings, startup or Startup(), metrics) as started:
+        async with _services(settings, startup or Startup(), metrics, verifier) as started:
             yield started
 
 
 @asynccontextmanager
 async def _services(
-    settings: Settings, startup: Startup, metrics: Metrics | None
+    settings: Settings,
+    startup: Startup,
+    metrics: Metrics | None,
+    verifier: Authenticator | None,
 ) -> AsyncIterator[Services]:
+    entries = () if settings.access_file is None else access_file.read(settings.access_file)
     log = open_log(settings)
     await log.start()
     events = codec(log)
@@ -190,7 +221,56 @@ async def _services(
     state = documents.current_state(store)
     fold = Fold(log, events, state, runner, _loader(runner), now_ms, metrics)
     writer = Writer(log, events, fold, runner, now_ms, os.urandom)
-    rebuilder = Rebuilder(
+    rebuilder = _rebuilder(log, events, fold, runner, settings)
+    maker = Maker(settings.data_dir, lambda: open_shelf(settings), release(), now_ms, os.urandom)
+    snapshotter = Snapshotter(runner, maker)
+    reports = Reports(log, events, fold, SYSTEM, release(), now_ms, os.urandom)
+    runner.start()
+    fold.start()
+    reports.start()
+    snapshotter.start_looking()
+    try:
+        place = open_keys(settings)
+        identities = Identities(
+            place, fold, lambda command: _submit(writer, command), now_ms, os.urandom
+        )
+        await _first_events(events, writer, state, identities)
+        if settings.schema_registry is not None:
+            registered = await _registered(
+                settings.schema_registry, settings, events, writer, state
+            )
+            writer = Writer(log, registered, fold, runner, now_ms, os.urandom)
+        await access_file.apply(entries, lambda command: _submit(writer, command), now_ms())
+        yield Services(
+            writer=writer,
+            fold=fold,
+            runner=runner,
+            rebuilder=rebuilder,
+            artifact_root=ARTIFACT_ROOT,
+            artifacts=artifacts,
+            snapshotter=snapshotter,
+            identities=identities,
+            credentials=_credentials(fold, identities, settings.public_url),
+            projections=tuple(projection.name for projection in projections()),
+            stale_reads=settings.stale_reads,
+            browser=await _browser_login(settings, verifier, place),
+            accesses=Accesses(fold, admin_groups(settings)),
+            admin_groups=tuple(admin_groups(settings)),
+        )
+    finally:
+        await rebuilder.close()
+        await snapshotter.close()
+        await reports.close()
+        await log.close()
+        await fold.stop()
+        await runner.close()
+        settle(settings.data_dir)
+
+
+def _rebuilder(
+    log: EventLog, events: Codec, fold: Fold, runner: Runner, settings: Settings
+) -> Rebuilder:
+    return Rebuilder(
         log,
         events,
         fold,
@@ -201,39 +281,17 @@ async def _services(
         settings.for_a_process_of_ours(),
         now_ms,
     )
-    maker = Maker(settings.data_dir, lambda: open_shelf(settings), release(), now_ms, os.urandom)
-    snapshotter = Snapshotter(runner, maker)
-    reports = Reports(log, events, fold, SYSTEM, release(), now_ms, os.urandom)
-    runner.start()
-    fold.start()
-    reports.start()
-    snapshotter.start_looking()
-    try:
-        await _first_events(events, writer, state, settings.data_dir)
-        if settings.schema_registry is not None:
-            registered = await _registered(
-                settings.schema_registry, settings, events, writer, state
-            )
-            writer = Writer(log, registered, fold, runner, now_ms, os.urandom)
-        yield Services(
-            writer=writer,
-            fold=fold,
-            runner=runner,
-            rebuilder=rebuilder,
-            artifact_root=ARTIFACT_ROOT,
-            artifacts=artifacts,
-            snapshotter=snapshotter,
-            projections=tuple(projection.name for projection in projections()),
-            stale_reads=settings.stale_reads,
-        )
-    finally:
-        await rebuilder.close()
-        await snapshotter.close()
-        await reports.close()
-        await log.close()
-        await fold.stop()
-        await runner.close()
-        settle(settings.data_dir)
+
+
+async def _browser_login(
+    settings: Settings, verifier: Authenticator | None, place: KeyPlace
+) -> BrowserLogin | None:
+    if verifier is None:
+        return None
+    public_url = settings.public_url or f"http://{settings.host}:{settings.port}"
+    return await open_browser_login(
+        verifier, verifier.issuers, public_url, place, now_ms, os.urandom, (AuthError,)
+    )
 
 
 def projections_store(path: Path, settings: Settings) -> Store:
@@ -277,7 +335,18 @@ def _loader(runner: Runner) -> Load:
     return load
 
 
-async def _first_events(events: Codec, writer: Writer, state: CurrentState, data_dir: Path) -> None:
+def _credentials(fold: Fold, identities: Identities, public_url: str | None) -> Credentials:
+    def find(credential_id: str) -> Credential | None:
+        found = fold.state.get(CREDENTIAL, credential_id)
+        assert found is None or isinstance(found, Credential)
+        return found
+
+    return Credentials(find, identities.subject_and_name, public_url)
+
+
+async def _first_events(
+    events: Codec, writer: Writer, state: CurrentState, identities: Identities
+) -> None:
     # What a fresh log begins with: the schemas, the local user and MLflow's Default experiment.
     # On a later start there is nothing to do, or just the schemas of a newer release.
     commands: list[Command] = [
@@ -290,8 +359,6 @@ async def _first_events(events: Codec, writer: Writer, state: CurrentState, data
         for subject in events.schemas.by_version.values()
         if state.get(SCHEMA, subject.fingerprint.hex()) is None
     ]
-    if state.get(PRINCIPAL, local_user().id) is None:
-        commands.append(_registration(local_user(), IdentityKeys(data_dir / KEYS_FOLDER)))
     if state.get(EXPERIMENT, DEFAULT_ID) is None:
         commands.append(
             CreateExperiment(
@@ -301,7 +368,10 @@ async def _first_events(events: Codec, writer: Writer, state: CurrentState, data
                 experiment_id=DEFAULT_ID,
             )
         )
-    await asyncio.gather(*(_submit_unless_there(writer, command) for command in commands))
+    await asyncio.gather(
+        identities.register_once(local_user()),
+        *(_submit_unless_there(writer, command) for command in commands),
+    )
 
 
 async def _submit_unless_there(writer: Writer, command: Command) -> None:
@@ -326,13 +396,3 @@ async def _registered(
         lambda command: _submit(writer, command),
     )
     return Codec(events.schemas, framing, events.ids)
-
-
-def _registration(principal: Principal, keys: IdentityKeys) -> RegisterPrincipal:
-    key_id, key = keys.create()
-    return RegisterPrincipal(
-        principal_id=principal.id,
-        principal_kind=principal.kind,
-        key_id=key_id,
-        identity_sealed=seal(principal, key, os.urandom),
-    )

@@ -27,11 +27,19 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from muniment_auth.issuers import Issuer
+from muniment_services.config_issuers import IssuerSettings, repeated
+
 ENVIRONMENT_PREFIX = "MUNIMENT_"
 CONFIG_VARIABLE = f"{ENVIRONMENT_PREFIX}CONFIG"
+TOKEN_VARIABLE = f"{ENVIRONMENT_PREFIX}TOKEN"
+"""What the command line shows to servers that it talks to; no setting."""
 MEMORY_PATTERN = r"^\d+(\.\d+)? ?[KMGT]i?B$"
 TOPIC_PATTERN = r"^[a-zA-Z0-9_-][a-zA-Z0-9._-]{0,199}$"
 BROKER_PATTERN = r"^(\[[0-9a-fA-F:.]+\]|[^:/\s]+):\d{1,5}$"
+
+TABLES = frozenset({"issuers"})
+"""Settings that only the file can give."""
 
 LISTS = frozenset({"allowed_hosts", "kafka_bootstrap"})
 """Settings that the environment gives as one text, with commas between."""
@@ -39,8 +47,15 @@ LISTS = frozenset({"allowed_hosts", "kafka_bootstrap"})
 URLS_WITH_CREDENTIALS = ("schema_registry",)
 """Settings whose URLs may hold a user name and a password."""
 
-SECRETS = frozenset({"kafka_password"})
+SECRETS = frozenset({"kafka_password", "login_client_secret"})
 """Settings that are never shown."""
+
+
+OF_CALLERS = (
+    "issuer", "audience", "admin_group", "login_client", "login_client_secret", "cli_client",
+    "issuers",
+)  # fmt: skip
+"""Settings that say who may call; no process but the server needs them."""
 
 
 class ConfigError(Exception):
@@ -119,6 +134,12 @@ class Settings(BaseModel):
         description="Where artifacts are kept: a folder, or s3://, gs:// or az://BUCKET/PREFIX. "
         "Replicas need one place for all. The folder artifacts in data_dir, if not given.",
     )
+    keys: str | None = Field(
+        default=None,
+        description="Where the keys are kept that say who principals are: a folder, or s3://, "
+        "gs:// or az://BUCKET/PREFIX. Replicas need one place for all. The folder keys in "
+        "data_dir, if not given.",
+    )
     snapshots: str | None = Field(
         default=None,
         description="Where snapshots of the projections are kept, named as artifacts are. The "
@@ -133,10 +154,52 @@ class Settings(BaseModel):
         default=(),
         description="Names that the server is known by, besides loopback ones; * allows any.",
     )
+    access_file: Path | None = Field(
+        default=None,
+        description="TOML file with roles and grants that the server makes at its start, unless "
+        "they are there. What is taken out of the file is not revoked.",
+    )
     allow_unauthenticated_network_access: bool = Field(
         default=False,
         description="Listen beyond loopback although nobody has to sign in. Anyone who reaches the "
         "port can then read and change everything.",
+    )
+    issuer: str | None = Field(
+        default=None,
+        description="Identity provider whose tokens callers present: exactly what they have as "
+        "iss. Several are tables [[issuers]] of the TOML file.",
+    )
+    audience: str | None = Field(
+        default=None, description="What the issuer's tokens have as aud, meant for this server."
+    )
+    admin_group: str | None = Field(
+        default=None, description="Group of the issuer whose members are admins."
+    )
+    login_client: str | None = Field(
+        default=None, description="This server's client id at the issuer, for logins by browser."
+    )
+    login_client_secret: SecretStr | None = Field(
+        default=None,
+        description="Secret of login_client, if it has one. Not an option of the command line, "
+        "where others could read it.",
+    )
+    public_url: str | None = Field(
+        default=None,
+        description="How browsers know this server, as https://muniment.example: where logins come "
+        "back to. http://HOST:PORT, if not given.",
+    )
+    cli_client: str | None = Field(
+        default=None,
+        description="A public client id at the issuer, which muniment-client logs people in with.",
+    )
+    workspaces: bool = Field(
+        default=False,
+        description="Whether there are workspaces: parts of the server that do not see each other, "
+        "as MLflow has them.",
+    )
+    issuers: tuple[IssuerSettings, ...] = Field(
+        default=(),
+        description="Identity providers, as tables [[issuers]] with url, audience, profile, …",
     )
     runs_partitions: int = Field(
         default=6,
@@ -182,11 +245,26 @@ class Settings(BaseModel):
         return values
 
     def for_a_process_of_ours(self) -> bytes:
-        """All settings, secrets included, as JSON: for the standard input of a child process."""
-        values = self.model_dump(mode="json")
+        """The settings that a child process needs, secrets included, as JSON: for its stdin."""
+        values = self.model_dump(mode="json", exclude=set(OF_CALLERS))
         if self.kafka_password is not None:
             values["kafka_password"] = self.kafka_password.get_secret_value()
         return json.dumps(values).encode()
+
+    def all_issuers(self) -> tuple[Issuer, ...]:
+        """The issuers that callers' tokens may come from; none: nobody has to sign in."""
+        return tuple(settings.issuer() for settings in (*self._by_flags(), *self.issuers))
+
+    def _by_flags(self) -> Iterator[IssuerSettings]:
+        if self.issuer is not None:
+            yield IssuerSettings(
+                url=self.issuer,
+                audience=self.audience or "",
+                admin_group=self.admin_group,
+                client_id=self.login_client,
+                client_secret=self.login_client_secret,
+                cli_client_id=self.cli_client,
+            )
 
 
 def _misfits(settings: Settings) -> Iterator[str]:
@@ -200,12 +278,39 @@ def _misfits(settings: Settings) -> Iterator[str]:
         yield f"{settings.kafka_security_protocol} needs kafka_sasl_mechanism"
     if settings.kafka_sasl_mechanism is not None and not with_sasl:
         yield "kafka_sasl_mechanism needs kafka_security_protocol SASL_SSL or SASL_PLAINTEXT"
+    if settings.kafka_username is not None and not with_sasl:
+        yield "kafka_username needs kafka_security_protocol SASL_SSL or SASL_PLAINTEXT"
     if with_sasl and (settings.kafka_username is None or settings.kafka_password is None):
         yield f"{settings.kafka_sasl_mechanism} needs kafka_username and kafka_password"
     if settings.kafka_sasl_mechanism == "OAUTHBEARER" and settings.kafka_token_url is None:
         yield "OAUTHBEARER needs kafka_token_url"
     if (settings.kafka_cert_file is None) != (settings.kafka_key_file is None):
         yield "kafka_cert_file and kafka_key_file go together"
+    yield from _misfits_of_callers(settings)
+
+
+def _misfits_of_callers(settings: Settings) -> Iterator[str]:
+    if settings.issuer is None:
+        for name in OF_CALLERS:
+            if name not in ("issuer", "issuers") and getattr(settings, name) is not None:
+                yield f"{name} needs issuer"
+        if not settings.issuers:
+            return
+    elif not settings.audience:
+        yield (
+            "issuer needs audience: what its tokens have as aud. Without it, a token that was made "
+            "for any other service would be good here"
+        )
+        return
+    try:
+        issuers = settings.all_issuers()
+    except ValidationError as error:
+        yield error.errors()[0]["msg"]
+        return
+    if (twice := repeated(issuers)) is not None:
+        yield f"two issuers have {twice} in common; each needs its own url and name"
+    if sum(issuer.introspect for issuer in issuers) > 1:
+        yield "introspect is for one issuer: two would be shown each other's tokens"
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +352,8 @@ def load(
 
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:
     """Variables that look like settings and are none: most likely a slip of the pen."""
-    known = {CONFIG_VARIABLE, *(f"{ENVIRONMENT_PREFIX}{n.upper()}" for n in Settings.model_fields)}
+    settings = (f"{ENVIRONMENT_PREFIX}{name.upper()}" for name in Settings.model_fields)
+    known = {CONFIG_VARIABLE, TOKEN_VARIABLE, *settings}
     return sorted(
         name for name in environment if name.startswith(ENVIRONMENT_PREFIX) and name not in known
     )
@@ -261,11 +367,16 @@ def _unknown(name: str, origin: str) -> str:
 
 def refuse_open_network(settings: Settings) -> None:
     """Raise ConfigError for a listener beyond loopback that nobody has to sign in to."""
-    if is_loopback(settings.host) or settings.allow_unauthenticated_network_access:
+    if (
+        settings.all_issuers()
+        or is_loopback(settings.host)
+        or settings.allow_unauthenticated_network_access
+    ):
         return
     raise ConfigError(
         f"--host {settings.host} would let anyone on the network read and change everything, since "
-        "nobody has to sign in. Listen on 127.0.0.1 behind a proxy that authenticates, or say "
+        "nobody has to sign in. Name an identity provider (--issuer URL --audience NAME), listen "
+        "on 127.0.0.1 behind a proxy that authenticates, or say "
         "--allow-unauthenticated-network-access."
     )
 
@@ -299,7 +410,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     given: dict[str, Any] = {}
     for name in Settings.model_fields:
         value = environment.get(f"{ENVIRONMENT_PREFIX}{name.upper()}")
-        if value is not None:
+        if value is not None and name not in TABLES:
             given[name] = tuple(value.split(",")) if name in LISTS else value
     return given
 

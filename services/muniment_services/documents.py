@@ -29,8 +29,12 @@ from muniment_services.state import REQUESTS_REMEMBERED_MAX, CurrentState, Keyed
 
 CATALOG_DOCUMENTS: Mapping[str, str] = {
     "principal": catalog.PRINCIPALS,
+    "promotion_policy": catalog.POLICIES,
     "schema": catalog.SCHEMAS,
     "schema_id": catalog.SCHEMA_IDS,
+    "access": catalog.ACCESS,
+    "credential": catalog.CREDENTIALS,
+    "workspace": catalog.WORKSPACES,
     "experiment": experiments.DOCUMENTS,
     "registered_model": registry.DOCUMENTS,
 }

@@ -319,18 +319,18 @@ class Fold:
         recorded_ms = max(record.timestamp_ms for record in records)
         self._metrics.folded(folded, recorded_ms, self._runner.written)
         for record, item in zip(records, folded, strict=True):
-            own = self._own.pop(record.headers[0][1], None)
+            own = self._own.pop(record.event_id, None)
             if own is not None and not own.waiter.done():
                 own.waiter.set_result(item)
         self._release()
         self.state.trim(self._runner.written)
 
     def _event(self, record: Record) -> Event:
-        own = self._own.get(record.headers[0][1])
+        own = self._own.get(record.event_id)
         return own.event if own is not None else event_of(self._codec, record)
 
     def _needs_log(self, record: Record) -> bool:
-        return record.headers[0][1] not in self._own and self._codec.needs_log(record.value)
+        return record.event_id not in self._own and self._codec.needs_log(record.value)
 
     async def _looked_up(self, record: Record) -> Event:
         # What a registry's id means stands in the catalog, which may not have come to us yet.
@@ -345,7 +345,7 @@ class Fold:
     def _is_own_creation(self, record: Record) -> bool:
         # What this process has just given a new id cannot be in the projections. All else is read
         # back if it is not in memory (any more): what a record leads to must not depend on that.
-        own = self._own.get(record.headers[0][1])
+        own = self._own.get(record.event_id)
         return own is not None and own.is_new
 
     def _release(self) -> None:

@@ -120,7 +120,7 @@ class LogCopy:
 
     def _compare(self, ends: Ends, progress: Told) -> Copied:
         whole = hashlib.sha256()
-        for at, end in ends.items():
+        for at, end in sorted(ends.items()):
             pairs = zip(_read(self._source, at, end), _read(self._target, at, end), strict=True)
             for ours, theirs in pairs:
                 whole.update(_bytes(ours))

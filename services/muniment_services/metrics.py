@@ -24,6 +24,7 @@ from prometheus_client.core import (
 )
 
 from muniment_projections.base import Folded
+from muniment_services.clock import now_ms
 from muniment_services.log.base import LogBackpressure, RecordTooLarge
 from muniment_services.release import release
 
@@ -68,11 +69,6 @@ UNANSWERED = 499
 APPLIED, VOID, QUARANTINED = "applied", "void", "quarantined"
 
 Buckets = list[tuple[str, float]]
-
-
-def now_ms() -> int:
-    """This machine's clock, milliseconds since 1970."""
-    return time.time_ns() // 1_000_000
 
 
 class Durations:

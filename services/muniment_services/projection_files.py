@@ -11,9 +11,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from muniment_projections.store import wal_of
+
 PROJECTIONS_FILE = "projections.duckdb"
 NEW_SUFFIX = ".new"
-WAL_SUFFIX = ".wal"
 
 _NUMBERED = "projections.*.duckdb"
 _UNFINISHED = f"projections.*duckdb{NEW_SUFFIX}*"
@@ -57,17 +58,13 @@ def replace(new: Path, current: Path) -> None:
 
     The old write-ahead log goes first: without it the old file is just a little older.
     """
-    _wal(current).unlink(missing_ok=True)
-    if _wal(new).exists():
-        os.replace(_wal(new), _wal(current))
+    wal_of(current).unlink(missing_ok=True)
+    if wal_of(new).exists():
+        os.replace(wal_of(new), wal_of(current))
     os.replace(new, current)
 
 
 def remove(path: Path) -> None:
     """Delete a database and its write-ahead log."""
-    _wal(path).unlink(missing_ok=True)
+    wal_of(path).unlink(missing_ok=True)
     path.unlink(missing_ok=True)
-
-
-def _wal(path: Path) -> Path:
-    return path.with_name(path.name + WAL_SUFFIX)

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from muniment_projections.base import Folded, Quarantine
-from muniment_schemas.envelope import CATALOG, Event
+from muniment_schemas.envelope import CATALOG, WORKSPACE_DEFAULT, Event
 from muniment_schemas.ids import Offset
 from muniment_services.domain.commands import AggregateKey, State
-from muniment_services.domain.deciders import EVOLVERS, NAMED_KINDS
+from muniment_services.domain.deciders import EVOLVERS, FOLD_CHECKS, NAMED_KINDS
 from muniment_services.domain.errors import Void
 from muniment_services.log.base import Record, TopicPartition
 from muniment_services.unreadable import Unreadable
@@ -57,12 +58,15 @@ class CurrentState:
     """The fold's result so far. Not thread-safe: one thread (or event loop) owns it."""
 
     catalog: dict[AggregateKey, State] = field(default_factory=dict)
+    kinds: dict[str, dict[str, State]] = field(default_factory=dict)
+    """The catalog by kind and id."""
     recent: dict[AggregateKey, tuple[State | None, int]] = field(default_factory=dict)
     """Runs, logged models and traces, the least recently used first, each with the number of the
     fold that gave it this state (0: as the projections have it). None: deleted."""
     folded: int = 0
     """Records folded so far."""
-    names: dict[tuple[str, str], str] = field(default_factory=dict)
+    names: dict[tuple[str, str, str], str] = field(default_factory=dict)
+    """(kind, workspace, name) to id."""
     requests: dict[TopicPartition, dict[bytes, Keyed]] = field(default_factory=dict)
     next_offsets: dict[TopicPartition, Offset] = field(default_factory=dict)
     highest_experiment: int = 0
@@ -75,14 +79,19 @@ class CurrentState:
         found = self.catalog.get(key)
         return found if found is not None else self._used(key)
 
-    def named(self, kind: str, name: str) -> State | None:
-        """The holder of a unique name."""
-        aggregate_id = self.names.get((kind, name))
+    def named(self, kind: str, name: str, workspace: str = WORKSPACE_DEFAULT) -> State | None:
+        """The holder of a name, which is unique in its workspace."""
+        aggregate_id = self.names.get((kind, workspace, name))
         return None if aggregate_id is None else self.catalog[(kind, aggregate_id)]
+
+    taken = named
+    known = get
 
     def of_kind(self, kind: str) -> Iterable[State]:
         """All catalog aggregates of one kind."""
-        return (state for key, state in self.catalog.items() if key[0] == kind)
+        return tuple(self.kinds.get(kind, {}).values())
+
+    known_of_kind = of_kind
 
     def next_experiment_id(self) -> str:
         """The smallest number above all experiment ids in use."""
@@ -128,7 +137,7 @@ class CurrentState:
             return self._held(record, event, before, key)
         try:
             if isinstance(event, Unreadable):
-                return self._stopped(record, event, before, event.reason)
+                return self._stopped(record, event, before, key, event.reason)
             self._refuse_repeat(record, event)
             after = self._applied(key, before, event)
             self._remember_request(record, event)
@@ -137,11 +146,17 @@ class CurrentState:
             after, void = before, reason.reason
         except Exception as error:  # noqa: BLE001
             # The edge of one history: it stops and is told, the others go on.
-            return self._stopped(record, event, before, f"{type(error).__name__}: {error}")
+            return self._stopped(record, event, before, key, f"{type(error).__name__}: {error}")
         return Folded(record.at.topic, record.at.partition, record.offset, event, void, after)
 
-    def _stopped(self, record: Record, event: Event, before: State | None, reason: str) -> Folded:
-        key = (event.envelope.aggregate_kind, event.envelope.aggregate_id)
+    def _stopped(
+        self,
+        record: Record,
+        event: Event,
+        before: State | None,
+        key: AggregateKey,
+        reason: str,
+    ) -> Folded:
         self.quarantine[key] = Stopped(record.at, record.offset, event.envelope.type, reason)
         return _quarantined(record, event, before, Quarantine(reason, held=False))
 
@@ -181,13 +196,14 @@ class CurrentState:
         expected = event.envelope.expected_version
         if expected is not None and expected != (before.version if before is not None else 0):
             raise Void("another event of the same history came first")
+        check = FOLD_CHECKS.get(type(event))
+        if check is not None:
+            check(self, before, event)
         evolve = EVOLVERS.get(key[0])
         after = evolve(before, event) if evolve is not None else None
-        name = getattr(after, "name", None)
-        if key[0] in NAMED_KINDS and name is not None:
-            holder = self.names.get((key[0], name))
-            if holder is not None and holder != key[1]:
-                raise Void(f"the name {name!r} is taken")
+        name = _name_of(key[0], after)
+        if name is not None and self.names.get(name, key[1]) != key[1]:
+            raise Void(f"the name {name[-1]!r} is taken")
         return after
 
     def _applied(self, key: AggregateKey, before: State | None, event: Event) -> State | None:
@@ -201,16 +217,17 @@ class CurrentState:
 
     def _put_catalog(self, key: AggregateKey, before: State | None, after: State | None) -> None:
         kind, aggregate_id = key
-        if kind in NAMED_KINDS:
-            old, new = getattr(before, "name", None), getattr(after, "name", None)
-            if old is not None and old != new:
-                del self.names[(kind, old)]
-            if new is not None:
-                self.names[(kind, new)] = aggregate_id
+        old, new = _name_of(kind, before), _name_of(kind, after)
+        if old is not None and old != new:
+            del self.names[old]
+        if new is not None:
+            self.names[new] = aggregate_id
         if after is None:
             self.catalog.pop(key, None)
+            self.kinds.get(kind, {}).pop(aggregate_id, None)
         else:
             self.catalog[key] = after
+            self.kinds.setdefault(kind, {})[aggregate_id] = after
         if kind == "experiment":
             self.highest_experiment = max(self.highest_experiment, int(aggregate_id))
 
@@ -234,6 +251,13 @@ class CurrentState:
         window[key_sha256] = keyed
         if len(window) > REQUESTS_REMEMBERED_MAX:
             del window[next(iter(window))]
+
+
+def _name_of(kind: str, state: State | None) -> tuple[str, str, str] | None:
+    if kind not in NAMED_KINDS or state is None:
+        return None
+    named: Any = state
+    return (kind, named.workspace, named.name)
 
 
 def _quarantined(

@@ -19,6 +19,8 @@ import msgspec
 from muniment_projections.runner import PENDING_EVENTS_MAX, Runner
 from muniment_schemas.codec import Codec
 from muniment_schemas.envelope import Actor, Event, Idempotency
+from muniment_services import conditions
+from muniment_services.authority import Authority, Denied
 from muniment_services.domain.commands import AggregateKey, Command, Context, State
 from muniment_services.domain.deciders import DECIDERS
 from muniment_services.domain.errors import DomainError, KeyReused, Quarantined, Void
@@ -31,9 +33,12 @@ from muniment_services.log.base import (
     TopicPartition,
     partition_of,
 )
+from muniment_services.targets import needs_of
 
 VOID_RETRIES_MAX = 30
 """Times a command is decided again after losing a race, before the caller is told to retry."""
+
+UNKNOWN = Denied("it is not known to this principal")
 
 SOURCE = b"/muniment"
 """CloudEvents `source` of every record."""
@@ -59,7 +64,8 @@ class Outcome:
 class Caller:
     """Who calls, by which request. `idempotency_key` and `request` (route and body) go together.
 
-    groups, claims: what is verified of the actor.
+    groups, claims: what is verified of the actor. authority: what the caller may do; None for the
+    server itself.
     """
 
     actor: Actor
@@ -70,6 +76,7 @@ class Caller:
     request: bytes = b""
     groups: frozenset[str] = frozenset()
     claims: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    authority: Authority | None = None
 
     @property
     def key_sha256(self) -> bytes | None:
@@ -104,8 +111,9 @@ class Writer:
     async def submit(self, caller: Caller, command: Command, render: Render) -> bytes:
         """Decide a command, record its event, and return the rendered answer (JSON).
 
-        Raises DomainError when the command is refused (nothing changed), LogUnavailable,
-        LogBackpressure or Contended when it could not be recorded now.
+        Raises Denied when the caller may not do it, DomainError when the command is refused
+        (nothing changed), LogUnavailable, LogBackpressure or Contended when it could not be
+        recorded now.
         """
         if self._runner.backlog > PENDING_EVENTS_MAX:
             raise LogBackpressure("The projections are too far behind; try again.")
@@ -121,6 +129,7 @@ class Writer:
     ) -> bytes:
         for _ in range(VOID_RETRIES_MAX):
             if key is not None and (answer := await self._first_answer(caller, key)) is not None:
+                await self._authorise(caller, command)
                 return answer
             event = await self._decide(caller, command, key)
             if event is None:
@@ -146,7 +155,7 @@ class Writer:
             return await self._decided(caller, command, key)
         try:
             event = await self._decided(caller, command, key)
-        except DomainError:
+        except (DomainError, Denied):
             event = None
         if event is not None:
             return event
@@ -155,13 +164,32 @@ class Writer:
 
     async def _decided(self, caller: Caller, command: Command, key: bytes | None) -> Event | None:
         await self._fold.ensure_loaded(command.needs())
+        if further := command.further_needs(self._fold.state):
+            await self._fold.ensure_loaded(further)
         state = self._fold.state
-        event = DECIDERS[type(command)](state, command, self._context(caller, key))
+        context = self._context(caller, key)
+        decide = DECIDERS[type(command)]
+        authority = caller.authority
+        if authority is None:
+            event = decide(state, command, context)
+        else:
+            all_seen = authority.check(needs_of(state, command, caller.workspace))
+            event = decide(authority.view(state), command, context)
+            if event is not None and not all_seen:
+                raise UNKNOWN
         if event is not None:
             kind, aggregate_id = event.AGGREGATE, event.envelope.aggregate_id
             if (kind, aggregate_id) in state.quarantine:
                 raise Quarantined(kind, aggregate_id)
         return event
+
+    async def _authorise(self, caller: Caller, command: Command) -> None:
+        # A repeat changes nothing, but tells: it needs what the first request needed.
+        if caller.authority is None:
+            return
+        await self._fold.ensure_loaded(command.needs())
+        if not caller.authority.check(needs_of(self._fold.state, command, caller.workspace)):
+            raise UNKNOWN
 
     async def _first_answer(self, caller: Caller, key: bytes) -> bytes | None:
         await self._fold.caught_up()
@@ -196,6 +224,7 @@ class Writer:
             derive_from=key,
             groups=caller.groups,
             claims=caller.claims,
+            holds=conditions.holds,
         )
 
     def _clock(self) -> int:

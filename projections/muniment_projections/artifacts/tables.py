@@ -26,3 +26,7 @@ INSERT = f"INSERT INTO artifacts SELECT * FROM {INCOMING}"
 FIND = "SELECT size_bytes, sha256 FROM artifacts WHERE path = ?"
 
 ALL = "SELECT path, size_bytes, sha256 FROM artifacts"
+
+BELOW = """
+SELECT path, sha256 FROM artifacts WHERE path = ? OR starts_with(path, ?) ORDER BY path
+"""

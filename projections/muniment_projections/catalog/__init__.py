@@ -1,1 +1,1 @@
-"""Catalog aggregates that nobody searches: principals and published schemas."""
+"""Catalog aggregates that nobody searches: principals, credentials and published schemas."""

@@ -1,4 +1,4 @@
-"""The `catalog` table: documents of principals, schemas and their registry ids, to start from."""
+"""The `catalog` table: what a start needs of access, principals, credentials and schemas."""
 
 from __future__ import annotations
 
@@ -6,17 +6,28 @@ from collections.abc import Sequence
 
 from muniment_projections.base import Connection, Folded, applied, document
 
-KINDS = frozenset({"principal", "schema", "schema_id"})
+KINDS = frozenset(
+    {
+        *("access", "credential", "principal", "promotion_policy"),
+        *("schema", "schema_id", "workspace"),
+    }
+)
+REMOVED = frozenset({"credential", "promotion_policy", "workspace"})
+"""Those that may come to an end."""
 
 CREATE = "CREATE TABLE catalog (kind VARCHAR NOT NULL, id VARCHAR NOT NULL, document BLOB NOT NULL)"
 
 PRINCIPALS = "SELECT id, document FROM catalog WHERE kind = 'principal'"
 SCHEMAS = "SELECT id, document FROM catalog WHERE kind = 'schema'"
 SCHEMA_IDS = "SELECT id, document FROM catalog WHERE kind = 'schema_id'"
+ACCESS = "SELECT id, document FROM catalog WHERE kind = 'access'"
+POLICIES = "SELECT id, document FROM catalog WHERE kind = 'promotion_policy'"
+WORKSPACES = "SELECT id, document FROM catalog WHERE kind = 'workspace'"
+CREDENTIALS = "SELECT id, document FROM catalog WHERE kind = 'credential'"
 
 
 class CatalogProjection:
-    """One row per principal, per published schema and per registry id of one."""
+    """One row per principal, credential, schema and registry id of one; one of all grants."""
 
     name = "catalog"
 
@@ -32,8 +43,10 @@ class CatalogProjection:
             if item.event.AGGREGATE in KINDS
         }
         for (kind, aggregate_id), state in changed.items():
-            assert state is not None, f"a {kind} is never removed"
             tx.execute("DELETE FROM catalog WHERE kind = ? AND id = ?", [kind, aggregate_id])
+            if state is None:
+                assert kind in REMOVED, f"a {kind} is never removed"
+                continue
             tx.execute(
                 "INSERT INTO catalog VALUES (?, ?, ?)", [kind, aggregate_id, document(state)]
             )

@@ -20,6 +20,8 @@ class ExperimentRow(Protocol):
     created_at_ms: int
     updated_at_ms: int
     tags: Mapping[str, str]
+    created_by: str
+    workspace: str
 
 
 class ExperimentsProjection:
@@ -55,5 +57,7 @@ def _row(state: ExperimentRow) -> list[object]:
         state.updated_at_ms,
         list(state.tags.keys()),
         list(state.tags.values()),
+        state.created_by,
+        state.workspace,
         document(state),  # type: ignore[arg-type]
     ]

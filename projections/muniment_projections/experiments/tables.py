@@ -10,13 +10,15 @@ CREATE TABLE experiments (
     created_at_ms BIGINT NOT NULL,
     updated_at_ms BIGINT NOT NULL,
     tags MAP(VARCHAR, VARCHAR) NOT NULL,
+    created_by VARCHAR NOT NULL,
+    workspace VARCHAR NOT NULL,
     document BLOB NOT NULL
 )
 """
 
 DELETE = "DELETE FROM experiments WHERE experiment_id = ?"
 
-INSERT = "INSERT INTO experiments VALUES (?, ?, ?, ?, ?, ?, ?, MAP(?, ?), ?)"
+INSERT = "INSERT INTO experiments VALUES (?, ?, ?, ?, ?, ?, ?, MAP(?, ?), ?, ?, ?)"
 
 DOCUMENTS = "SELECT experiment_id, document FROM experiments"
 """All experiments, for current state at start."""

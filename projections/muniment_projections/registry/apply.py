@@ -37,6 +37,8 @@ class ModelRow(Protocol):
     created_at_ms: int
     updated_at_ms: int
     tags: Mapping[str, str]
+    created_by: str
+    workspace: str
     versions: Mapping[int, VersionRow]
 
 
@@ -48,6 +50,7 @@ class RegistryProjection:
     def create(self, tx: Connection) -> None:
         """Create the tables."""
         tx.execute(tables.CREATE)
+        tx.execute(tables.CREATE_WORKSPACES)
         intervals.create(tx)
 
     def apply(self, tx: Connection, batch: Sequence[Folded]) -> None:
@@ -59,6 +62,10 @@ class RegistryProjection:
             item.event.envelope.aggregate_id: cast(ModelRow | None, item.after) for item in items
         }
         _write_models(tx, models)
+        made = [i.event.envelope for i in items if isinstance(i.event, e.RegisteredModelCreated)]
+        if made:
+            places = [envelope.workspace for envelope in made]
+            tx.execute(tables.INSERT_WORKSPACES, [[m.aggregate_id for m in made], places])
         _write_versions(tx, models, [item.event for item in items])
         intervals.apply(tx, items)
 
@@ -80,6 +87,8 @@ def _model_columns(models: Sequence[ModelRow]) -> list[list[object]]:
         [list(model.tags.keys()) for model in models],
         [list(model.tags.values()) for model in models],
         [_is_prompt(model.tags) for model in models],
+        [model.created_by for model in models],
+        [model.workspace for model in models],
         [document(cast(msgspec.Struct, model)) for model in models],
     ]
 
@@ -119,7 +128,7 @@ def _changed_versions(events: Iterable[e.Event]) -> tuple[set[str], set[tuple[st
         match event:
             case e.RegisteredModelRenamed() | e.RegisteredModelDeleted():
                 wholly.add(model_id)
-            case e.StageTransitioned():
+            case e.StageTransitioned() | e.TransitionApproved():
                 archived = ((model_id, other.version) for other in event.archived)
                 singly.update(((model_id, event.version), *archived))
             case (

@@ -21,6 +21,7 @@ TURNING_POINTS = (
     e.RegisteredModelDeleted,
     e.ModelVersionCreated,
     e.StageTransitioned,
+    e.TransitionApproved,
     e.ModelVersionDeleted,
     e.AliasSet,
     e.AliasDeleted,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from muniment_projections.base import Connection
+from muniment_schemas.envelope import WORKSPACE_DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +68,10 @@ class VersionHistory:
 
 _AT = "valid_from_ms <= $at_ms AND (valid_to_ms IS NULL OR valid_to_ms > $at_ms)"
 
+_IN_WORKSPACE = "model_id IN (SELECT model_id FROM model_workspaces WHERE workspace = $workspace)"
+
 _MODEL_AT = f"""
-SELECT model_id FROM model_intervals WHERE name = $name AND {_AT}
+SELECT model_id FROM model_intervals WHERE name = $name AND {_IN_WORKSPACE} AND {_AT}
 ORDER BY from_offset DESC LIMIT 1
 """
 
@@ -87,32 +90,39 @@ from_event_id, from_actor, to_offset, to_event_id, to_actor
 
 _OF_NAME = """
 version = $version AND model_id IN (SELECT model_id FROM model_intervals WHERE name = $name)
+AND model_id IN (SELECT model_id FROM model_workspaces WHERE workspace = $workspace)
 ORDER BY from_offset, {subject}
 """
 
 
-def registry_as_of(connection: Connection, name: str, at_ms: int) -> ModelThen | None:
+def registry_as_of(
+    connection: Connection, name: str, at_ms: int, workspace: str = WORKSPACE_DEFAULT
+) -> ModelThen | None:
     """The model that had a name at a time, as it was then; None when there was none.
 
     at_ms: milliseconds since 1970, by the servers' clocks.
     """
     with _snapshot(connection):
-        return _as_of(connection, name, at_ms)
+        return _as_of(connection, name, at_ms, workspace)
 
 
-def version_history(connection: Connection, name: str, version: int) -> VersionHistory:
+def version_history(
+    connection: Connection, name: str, version: int, workspace: str = WORKSPACE_DEFAULT
+) -> VersionHistory:
     """All intervals of a version, of every model that ever had the name; oldest first."""
     with _snapshot(connection):
         return VersionHistory(
-            existed=_history(connection, "version_intervals", "version", name, version),
-            stages=stage_history(connection, name, version),
-            aliases=_history(connection, "alias_intervals", "alias", name, version),
+            existed=_history(connection, "version_intervals", "version", name, version, workspace),
+            stages=stage_history(connection, name, version, workspace),
+            aliases=_history(connection, "alias_intervals", "alias", name, version, workspace),
         )
 
 
-def stage_history(connection: Connection, name: str, version: int) -> list[Interval]:
+def stage_history(
+    connection: Connection, name: str, version: int, workspace: str = WORKSPACE_DEFAULT
+) -> list[Interval]:
     """The stages that a version has had, oldest first, of every model that ever had the name."""
-    return _history(connection, "stage_intervals", "stage", name, version)
+    return _history(connection, "stage_intervals", "stage", name, version, workspace)
 
 
 @contextmanager
@@ -125,8 +135,10 @@ def _snapshot(connection: Connection) -> Iterator[None]:
         connection.rollback()
 
 
-def _as_of(connection: Connection, name: str, at_ms: int) -> ModelThen | None:
-    found = connection.execute(_MODEL_AT, {"name": name, "at_ms": at_ms}).fetchone()
+def _as_of(connection: Connection, name: str, at_ms: int, workspace: str) -> ModelThen | None:
+    found = connection.execute(
+        _MODEL_AT, {"name": name, "at_ms": at_ms, "workspace": workspace}
+    ).fetchone()
     if found is None:
         return None
     then = {"model_id": found[0], "at_ms": at_ms}
@@ -139,13 +151,15 @@ def _as_of(connection: Connection, name: str, at_ms: int) -> ModelThen | None:
 
 
 def _history(
-    connection: Connection, table: str, subject: str, name: str, version: int
+    connection: Connection, table: str, subject: str, name: str, version: int, workspace: str
 ) -> list[Interval]:
     sql = (
         f"SELECT {_ENDS.format(subject=subject)} FROM {table} "
         f"WHERE {_OF_NAME.format(subject=subject)}"
     )
-    rows = connection.execute(sql, {"name": name, "version": version}).fetchall()
+    rows = connection.execute(
+        sql, {"name": name, "version": version, "workspace": workspace}
+    ).fetchall()
     return [_interval(row) for row in rows]
 
 

@@ -16,6 +16,8 @@ CREATE TABLE registered_models (
     updated_at_ms BIGINT NOT NULL,
     tags MAP(VARCHAR, VARCHAR) NOT NULL,
     is_prompt BOOLEAN NOT NULL,
+    created_by VARCHAR NOT NULL,
+    workspace VARCHAR NOT NULL,
     document BLOB NOT NULL
 );
 CREATE TABLE model_versions (
@@ -41,12 +43,13 @@ DELETE_MODELS = "DELETE FROM registered_models WHERE model_id IN (SELECT unnest(
 INSERT_MODELS = """
 INSERT INTO registered_models
 SELECT model_id, name, description, created_at_ms, updated_at_ms,
-    map(tag_keys, tag_values), is_prompt, document
+    map(tag_keys, tag_values), is_prompt, created_by, workspace, document
 FROM (SELECT
     unnest(?::VARCHAR[]) AS model_id, unnest(?::VARCHAR[]) AS name,
     unnest(?::VARCHAR[]) AS description, unnest(?::BIGINT[]) AS created_at_ms,
     unnest(?::BIGINT[]) AS updated_at_ms, unnest(?::VARCHAR[][]) AS tag_keys,
     unnest(?::VARCHAR[][]) AS tag_values, unnest(?::BOOLEAN[]) AS is_prompt,
+    unnest(?::VARCHAR[]) AS created_by, unnest(?::VARCHAR[]) AS workspace,
     unnest(?::BLOB[]) AS document)
 """
 
@@ -108,6 +111,12 @@ INTERVAL = (
 )
 """The columns of every interval table. A model's events are in one topic-partition, so that the
 event that ended an interval needs its offset only."""
+
+CREATE_WORKSPACES = """
+CREATE TABLE model_workspaces (model_id VARCHAR NOT NULL, workspace VARCHAR NOT NULL)
+"""
+
+INSERT_WORKSPACES = "INSERT INTO model_workspaces SELECT unnest(?::VARCHAR[]), unnest(?::VARCHAR[])"
 
 CREATE_CLOCK = """
 CREATE TABLE registry_clock (at_ms BIGINT NOT NULL);

@@ -11,19 +11,23 @@ from fastapi.exceptions import HTTPException
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.responses import Response
 
-from muniment_auth.principal import Principal
 from muniment_services.api import (
+    access,
+    access_explain,
     admin,
     artifact_views,
     artifacts,
     assessments,
+    credentials,
     experiments,
     logged_models,
+    login,
     metrics,
     model_versions,
     multipart,
     observability,
     otlp,
+    promotion_policies,
     quarantine,
     registered_models,
     registry_history,
@@ -33,7 +37,10 @@ from muniment_services.api import (
     snapshots,
     traces,
     traces_v2,
+    transition_requests,
+    workspaces,
 )
+from muniment_services.api.callers import Callers
 from muniment_services.api.errors import ApiError, expected
 from muniment_services.api.gateway import Gateway
 from muniment_services.api.hosts import HostCheck
@@ -46,6 +53,10 @@ ROUTES: tuple[Route, ...] = (
     *server.ROUTES,
     *observability.ROUTES,
     *admin.ROUTES,
+    *access.ROUTES,
+    *access_explain.ROUTES,
+    *login.ROUTES,
+    *credentials.ROUTES,
     *quarantine.ROUTES,
     *snapshots.ROUTES,
     *experiments.ROUTES,
@@ -56,6 +67,9 @@ ROUTES: tuple[Route, ...] = (
     *registered_models.ROUTES,
     *model_versions.ROUTES,
     *registry_history.ROUTES,
+    *transition_requests.ROUTES,
+    *workspaces.ROUTES,
+    *promotion_policies.ROUTES,
     *traces.ROUTES,
     *traces_v2.ROUTES,
     *assessments.ROUTES,
@@ -72,9 +86,10 @@ Lifespan = Callable[[], AbstractAsyncContextManager[Services]]
 def build(
     lifespan: Lifespan,
     hosts: HostCheck,
-    principal: Principal,
+    callers: Callers,
     startup: Startup | None = None,
     measured: Metrics | None = None,
+    workspaces_on: bool = False,
 ) -> Gateway:
     """The ASGI application. lifespan: starts everything, yields it, and stops it again.
 
@@ -92,18 +107,19 @@ def build(
             gateway.startup.stop()
             ending.set()
             await serving
+            await gateway.close()
 
     rest = FastAPI(lifespan=run, title="muniment", docs_url=None, redoc_url=None, openapi_url=None)
     rest.add_exception_handler(StarletteHTTPException, _unknown)
     rest.add_exception_handler(HTTPException, _unknown)
-    gateway = Gateway(RouteTable(ROUTES), hosts, principal, rest, startup, measured)
+    gateway = Gateway(RouteTable(ROUTES), hosts, callers, rest, startup, measured, workspaces_on)
     return gateway
 
 
 async def _serve(gateway: Gateway, lifespan: Lifespan, ending: asyncio.Event) -> None:
     try:
         async with lifespan() as services:
-            gateway.services = services
+            gateway.open(services)
             gateway.startup.serve()
             await ending.wait()
             gateway.services = None

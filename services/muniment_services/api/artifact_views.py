@@ -71,9 +71,7 @@ async def get_version_file(call: Call) -> Answer:
     params = from_query(call.query, _VERSION_FILE)
     path = checked_path(params["path"])
     await call.services.caught_up()
-    _, found = require_version(
-        call.services.fold.state, params.get("name", ""), params.get("version", "")
-    )
+    _, found = require_version(call.world, params.get("name", ""), params.get("version", ""))
     return await _download(call, found.storage_location, path)
 
 
@@ -95,13 +93,13 @@ async def upload_run_file(call: Call) -> Answer:
 
 async def _run(call: Call, run_id: str) -> run.Run:
     await call.services.state(run.KIND, run_id)
-    return run.require(call.services.fold.state, run_id)
+    return run.require(call.world, run_id)
 
 
 async def _logged_model(call: Call) -> logged_model.LoggedModel:
     model_id = call.path_params["model_id"]
     await call.services.state(logged_model.KIND, model_id)
-    return logged_model.require_active(call.services.fold.state, model_id)
+    return logged_model.require_active(call.world, model_id)
 
 
 async def _list(call: Call, root_uri: str, path: str) -> bytes:

@@ -13,7 +13,15 @@ from muniment_services.api.downloads import download, is_folder, refusals, refus
 from muniment_services.api.requests import Field, Fields, from_query
 from muniment_services.api.routes import Answer, Call, Handler, Route
 from muniment_services.artifacts.base import ArtifactError, ArtifactIsFolder, Entry, Stored
-from muniment_services.domain.artifact import RecordDeletion, RecordUpload, checked_path, file_path
+from muniment_services.authority import Denied
+from muniment_services.domain.artifact import (
+    RecordDeletion,
+    RecordUpload,
+    checked_path,
+    file_path,
+    owners,
+)
+from muniment_services.targets import of_path
 
 _LIST: Fields = (Field("path", checked=False),)
 
@@ -29,12 +37,28 @@ async def put(call: Call) -> Answer:
     return Answer(b"", content_type="")
 
 
+async def authorise(call: Call, path: str) -> None:
+    """Raise Denied unless the caller may do what the route is for with the file or folder.
+
+    Whether there is anything at the path makes no difference to what is said.
+    """
+    if call.authority.reads_all:
+        return
+    services = call.services
+    await services.caught_up()
+    await services.fold.ensure_loaded(owners(path))
+    needs = of_path(services.fold.state, path)
+    if not all(call.authority.allows(need.resource, need.permission) for need in needs):
+        raise Denied(f"this principal has no {call.authority.permission} on this path")
+
+
 async def upload(call: Call, path: str, chunks: AsyncIterator[bytes]) -> None:
-    """Store a file and record it. Raises ApiError.
+    """Store a file and record it. Raises ApiError, Denied.
 
     An Idempotency-Key makes no difference: a repeated upload stores the same file again, and each
     that changed the store is in the log.
     """
+    await authorise(call, path)
     caller = replace(call.caller, idempotency_key=None, request=b"")
     services = call.services
 
@@ -57,6 +81,7 @@ async def upload(call: Call, path: str, chunks: AsyncIterator[bytes]) -> None:
 async def get(call: Call) -> Answer:
     """GET or HEAD mlflow-artifacts/artifacts/PATH."""
     path = file_path(call.path_params["path"])
+    await authorise(call, path)
     try:
         return await download(call, path)
     except ArtifactIsFolder:
@@ -68,6 +93,7 @@ async def get(call: Call) -> Answer:
 async def delete(call: Call) -> bytes:
     """DELETE mlflow-artifacts/artifacts/PATH: a file or a folder; none there is no error."""
     path = file_path(call.path_params["path"])
+    await authorise(call, path)
     caller = replace(call.caller, idempotency_key=None, request=b"")
 
     async def record(owners: Mapping[str, int]) -> None:
@@ -83,6 +109,7 @@ async def delete(call: Call) -> bytes:
 async def list_files(call: Call) -> bytes:
     """GET mlflow-artifacts/artifacts?path=PATH; paths in the answer are relative to PATH."""
     folder = checked_path(from_query(call.query, _LIST).get("path", ""))
+    await authorise(call, folder)
     with refusals():
         entries = await call.services.artifacts.store.list(folder)
     files = [file_info(entry, posixpath.basename(entry.path)) for entry in entries]

@@ -37,7 +37,7 @@ async def get(call: Call) -> bytes:
     """GET traces/ID/assessments/AID."""
     trace_id, assessment_id = call.path_params["trace_id"], call.path_params["assessment_id"]
     await call.services.state(KIND, trace_id)
-    found = domain.require_assessment(call.services.fold.state, trace_id, assessment_id)
+    found = domain.require_assessment(call.world, trace_id, assessment_id)
     return wire.encode({"assessment": found})
 
 

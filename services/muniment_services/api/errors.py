@@ -12,8 +12,10 @@ from dataclasses import dataclass
 import duckdb
 import msgspec
 
+from muniment_auth.identity import KeysUnavailable
 from muniment_projections.runner import ProjectionsUnavailable
 from muniment_projections.search.errors import SearchError
+from muniment_services.authority import Denied
 from muniment_services.domain import errors as d
 from muniment_services.log.base import LogBackpressure, LogError, RecordTooLarge
 from muniment_services.write import Contended
@@ -43,8 +45,11 @@ STATUS: Mapping[str, int] = {
 _DOMAIN: Mapping[type[d.DomainError], str] = {
     d.Invalid: "INVALID_PARAMETER_VALUE",
     d.NotFound: "RESOURCE_DOES_NOT_EXIST",
+    d.ReviewRequired: "PERMISSION_DENIED",
     d.AlreadyExists: "RESOURCE_ALREADY_EXISTS",
     d.WrongState: "INVALID_STATE",
+    d.StillNeeded: "RESOURCE_CONFLICT",
+    d.Superseded: "RESOURCE_CONFLICT",
     d.NotAllowedNow: "INTERNAL_ERROR",
     d.KeyReused: "INVALID_PARAMETER_VALUE",
 }
@@ -53,6 +58,8 @@ _TOO_MUCH = (
     "There is not enough memory for this question now. Ask for fewer results, or raise "
     "`projections_memory`."
 )
+
+_NO_KEYS = "Who calls cannot be noted now, since the keys cannot be reached; try again."
 
 _CLASSES: Mapping[str, str] = {"RESOURCE_DOES_NOT_EXIST": "RESOURCE_NOT_FOUND"}
 
@@ -83,6 +90,8 @@ def expected(error: Exception) -> ErrorAnswer | None:
     match error:
         case ApiError():
             return _answer(error.error_code, error.message, error.headers)
+        case Denied():
+            return _answer("PERMISSION_DENIED", f"Permission denied: {error.reason}.")
         case d.DomainError():
             return _answer(_DOMAIN[type(error)], error.message)
         case SearchError():
@@ -94,6 +103,8 @@ def expected(error: Exception) -> ErrorAnswer | None:
             return _answer("REQUEST_LIMIT_EXCEEDED", str(error), _retry(error.retry_after_s))
         case Contended():
             return _answer("TEMPORARILY_UNAVAILABLE", str(error), _retry(error.retry_after_s))
+        case KeysUnavailable():
+            return _answer("TEMPORARILY_UNAVAILABLE", _NO_KEYS, _retry(5))
         case d.Quarantined():
             return _answer("TEMPORARILY_UNAVAILABLE", error.message, _retry(error.retry_after_s))
         case duckdb.OutOfMemoryException():

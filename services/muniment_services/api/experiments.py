@@ -15,6 +15,7 @@ from muniment_services.api.requests import TAG_FIELDS, Field, Fields, pairs
 from muniment_services.api.routes import Call, Route, mlflow
 from muniment_services.documents import parse
 from muniment_services.domain import experiment as domain
+from muniment_services.domain import workspace
 from muniment_services.domain.commands import Command
 from muniment_services.domain.errors import NotFound
 from muniment_services.write import Outcome
@@ -61,7 +62,9 @@ async def create(call: Call) -> bytes:
     command = domain.CreateExperiment(
         name=params["name"],
         artifact_location=params.get("artifact_location") or None,
-        artifact_root=call.services.artifact_root,
+        artifact_root=workspace.artifact_root(
+            call.services.fold.state, call.caller.workspace, call.services.artifact_root
+        ),
         tags=pairs(params.get("tags")),
     )
     return await call.services.writer.submit(call.caller, command, _created)
@@ -76,7 +79,7 @@ async def get(call: Call) -> bytes:
     """GET experiments/get."""
     params = call.params(_ID)
     await call.services.caught_up()
-    found = domain.require(call.services.fold.state, params["experiment_id"])
+    found = domain.require(call.world, params["experiment_id"])
     return wire.encode({"experiment": wire.experiment(found)})
 
 
@@ -84,7 +87,7 @@ async def get_by_name(call: Call) -> bytes:
     """GET experiments/get-by-name."""
     name = call.params(_GET_BY_NAME)["experiment_name"]
     await call.services.caught_up()
-    found = call.services.fold.state.named(domain.KIND, name)
+    found = call.world.named(domain.KIND, name)
     if found is None:
         raise NotFound(f"Could not find experiment with name '{name}'")
     assert isinstance(found, domain.Experiment)
@@ -104,6 +107,7 @@ async def search_experiments(call: Call) -> bytes:
         page_token=params.get("page_token") or None,
         scope=scope,
         context=(view,),
+        visible=call.authority.visible_experiments(),
     )
 
     found = await call.services.read(lambda connection: search(connection, EXPERIMENTS, wanted))
@@ -130,7 +134,8 @@ async def search_datasets(call: Call) -> bytes:
             f"experiment_ids. Received {len(experiment_ids)} experiment_ids.",
         )
     wanted = [domain.checked_id(experiment_id) for experiment_id in experiment_ids]
-    found = await call.services.read(lambda connection: find_datasets(connection, wanted))
+    visible = call.authority.visible_experiments()
+    found = await call.services.read(lambda connection: find_datasets(connection, wanted, visible))
     summaries = (
         wire.without_none(experiment_id=experiment_id, name=name, digest=digest, context=context)
         for experiment_id, name, digest, context in found

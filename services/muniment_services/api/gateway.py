@@ -1,8 +1,9 @@
 """The door: one ASGI application that every request passes.
 
-In this order: check Host and Origin, find the route, ask the policy, read the body within its
-limit, call the handler, map errors. Paths that are not ours go on to the FastAPI application, under
-the same checks. Nothing is answered without having passed here.
+In this order: check Host and Origin, learn who calls, find the route, ask the policy, read the body
+within its limit, call the handler, map errors. Paths that are not ours go on to the FastAPI
+application, under the same checks. Nothing is answered without having passed here, and nothing that
+no handler asked the policy about.
 """
 
 from __future__ import annotations
@@ -15,13 +16,28 @@ from typing import Any
 
 import structlog
 
-from muniment_auth import policy
 from muniment_auth.permissions import Permission
-from muniment_auth.principal import Principal
+from muniment_auth.policy import EVERYTHING, Access
+from muniment_auth.policy import NOBODY as NOTHING
+from muniment_auth.principal import NOBODY, Principal
+from muniment_auth.resources import SERVER
+from muniment_services.api.callers import Callers
 from muniment_services.api.errors import ApiError, ErrorAnswer, expected, internal
 from muniment_services.api.hosts import HostCheck
-from muniment_services.api.routes import BODY_BYTES_MAX, Answer, Call, Headers, Route, RouteTable
+from muniment_services.api.routes import (
+    BODY_BYTES_MAX,
+    Answer,
+    Call,
+    Headers,
+    Route,
+    RouteTable,
+    starting,
+)
 from muniment_services.api.services import Services
+from muniment_services.authority import Authority, Denied
+from muniment_services.clock import now_ms
+from muniment_services.domain import workspace as workspaces
+from muniment_services.domain.errors import NotFound
 from muniment_services.metrics import Metrics, Watched
 from muniment_services.startup import Startup
 from muniment_services.write import Caller
@@ -36,7 +52,14 @@ IDEMPOTENCY_KEY_BYTES_MAX = 255
 
 BODY_S_MAX = 60
 """A JSON body is there so soon, or it is not waited for. Artifacts may take as long as they do."""
-WORKSPACE = "default"
+
+WORKSPACE_HEADER = b"x-mlflow-workspace"
+
+OF_THE_SERVER = frozenset({Permission.AUDIT_READ, Permission.SERVER_ADMIN, Permission.SERVER_READ})
+"""Permissions that are asked on the server as a whole, before the handler is called."""
+
+REFUSED = 400
+"""The least HTTP status of a refusal."""
 
 _SECURITY: Headers = ((b"x-content-type-options", b"nosniff"), (b"x-frame-options", b"SAMEORIGIN"))
 _log = structlog.get_logger("muniment.api")
@@ -53,18 +76,29 @@ class Gateway:
         self,
         table: RouteTable,
         hosts: HostCheck,
-        principal: Principal,
+        callers: Callers,
         fallback: App,
         startup: Startup | None = None,
         metrics: Metrics | None = None,
+        workspaces_on: bool = False,
     ) -> None:
         self.table = table
         self.services: Services | None = None
         self.startup = startup or Startup()
         self.metrics = metrics or Metrics()
         self._hosts = hosts
-        self._principal = principal
+        self._callers = callers
+        self._workspaces_on = workspaces_on
         self._fallback = fallback
+
+    def open(self, services: Services) -> None:
+        """Serve all routes, and take muniment's own tokens and sessions, from now on."""
+        self._callers.open(services)
+        self.services = services
+
+    async def close(self) -> None:
+        """Release connections to identity providers."""
+        await self._callers.close()
 
     def paths_behind(self) -> list[str]:
         """Paths that the application behind the gateway answers itself; no policy covers those."""
@@ -101,20 +135,27 @@ class Gateway:
         found = self.table.find(method, path)
         if found is None and method == "HEAD":
             found = self.table.find("GET", path)
+        is_public = found is not None and found[0].permission is Permission.PUBLIC
+        principal = NOBODY if is_public else await self._caller(method, path, headers)
         if found is None:
             self._refuse_method(path)
             await self._fallback(scope, receive, _watching(send, watched))
             return
         route, path_params = found
         watched.route = route.path
-        self._authorise(route)
-        if route.permission is not Permission.PUBLIC:
-            _refuse_workspace(headers)
+        authority = self._authority(principal, route.permission)
+        if not is_public:
+            self._enter_workspace(authority, headers)
+            self._admit(authority)
+        caller = _request(scope, headers, request_id, principal, authority)
         call = Call(
             started=self.services,
             startup=self.startup,
             metrics=self.metrics,
-            caller=self._caller(scope, headers, request_id),
+            callers=self._callers,
+            principal=principal,
+            caller=caller,
+            authority=authority,
             method=method,
             path_params=path_params,
             query=scope["query_string"],
@@ -124,12 +165,16 @@ class Gateway:
             call.stream = _chunks(receive)
         elif method not in ("GET", "HEAD") or headers.get(b"content-length", b"0") != b"0":
             call.body = await _body(receive, headers)
-            if call.caller.idempotency_key is not None:
-                call.caller = self._caller(scope, headers, request_id, call.body)
+            if caller.idempotency_key is not None:
+                call.caller = dataclasses.replace(caller, request=caller.request + call.body)
+        if method not in ("GET", "HEAD") and not is_public:
+            await self._register(principal)
         stale = self._stale(route)
         answer = await route.handler(call)
         if isinstance(answer, bytes):
             answer = Answer(answer)
+        refused = answer.status >= REFUSED
+        assert authority.asked or refused, f"{route.path} answers without having asked the policy"
         if stale := stale or self._stale(route):
             answer = dataclasses.replace(answer, headers=(*answer.headers, stale))
         watched.status = answer.status
@@ -148,40 +193,85 @@ class Gateway:
                 ((b"allow", allow.encode()),),
             )
 
-    def _authorise(self, route: Route) -> None:
-        decision = policy.decide(self._principal, route.permission)
-        if not decision.allowed:
-            raise ApiError("PERMISSION_DENIED", f"Permission denied: {decision.reason}.")
+    async def _caller(self, method: str, path: str, headers: dict[bytes, bytes]) -> Principal:
+        known = self._callers.known(headers)
+        if known is not None:
+            return known
+        return await self._callers.identify(method, path, headers)
 
-    def _caller(
-        self, scope: Scope, headers: dict[bytes, bytes], request_id: str, body: bytes = b""
-    ) -> Caller:
-        key = headers.get(b"idempotency-key")
-        if key is not None and not 0 < len(key) <= IDEMPOTENCY_KEY_BYTES_MAX:
+    async def _register(self, principal: Principal) -> None:
+        if self.services is not None:
+            await self.services.identities.register_once(principal)
+
+    def _authority(self, principal: Principal, permission: Permission) -> Authority:
+        """What the caller may do by a route."""
+        authority = Authority(
+            lambda: self._access(principal), permission, now_ms, isolated=self._workspaces_on
+        )
+        authority.asked = permission in (Permission.PUBLIC, Permission.SELF_USE)
+        return authority
+
+    def _admit(self, authority: Authority) -> None:
+        permission = authority.permission
+        if permission in OF_THE_SERVER:
+            authority.require(SERVER)
+        elif not authority.asked and not authority.access.may_ever(permission):
+            raise Denied(f"no grant gives {permission} to this principal")
+
+    def _enter_workspace(self, authority: Authority, headers: dict[bytes, bytes]) -> None:
+        """Have the request see the workspace that it names. Raises ApiError, Invalid, NotFound."""
+        name = headers.get(WORKSPACE_HEADER, b"").strip().decode("latin-1")
+        if not name:
+            return
+        if not self._workspaces_on:
+            # Who asks for a workspace must hear that there is none, not be served from another.
             raise ApiError(
-                "INVALID_PARAMETER_VALUE",
-                f"An Idempotency-Key has 1 to {IDEMPOTENCY_KEY_BYTES_MAX} characters.",
+                "FEATURE_DISABLED",
+                "Workspace APIs are not available: workspaces are not enabled on this server",
             )
-        traceparent = headers.get(b"traceparent")
-        return Caller(
-            actor=self._principal.actor,
-            request_id=request_id,
-            workspace=WORKSPACE,
-            traceparent=None if traceparent is None else traceparent.decode("latin-1"),
-            idempotency_key=None if key is None else key.decode("latin-1"),
-            request=b""
-            if key is None
-            else b"%s %s\n%s" % (scope["method"].encode(), scope["path"].encode(), body),
-        )
+        if self.services is None:
+            raise starting(self.startup)
+        workspaces.require(self.services.fold.state, name)
+        if not authority.reaches(name):
+            raise NotFound(f"Workspace '{name}' not found")
+        authority.workspace = name
+
+    def _access(self, principal: Principal) -> Access:
+        if principal is NOBODY:
+            return NOTHING
+        if principal.kind == "local":
+            return EVERYTHING
+        if self.services is None:
+            raise starting(self.startup)
+        return self.services.accesses.of(principal)
 
 
-def _refuse_workspace(headers: dict[bytes, bytes]) -> None:
-    # A client that asks for a workspace must hear that there is none, not be served from another.
-    if headers.get(b"x-mlflow-workspace", b"").strip():
+def _request(
+    scope: Scope,
+    headers: dict[bytes, bytes],
+    request_id: str,
+    principal: Principal,
+    authority: Authority,
+) -> Caller:
+    key = headers.get(b"idempotency-key")
+    if key is not None and not 0 < len(key) <= IDEMPOTENCY_KEY_BYTES_MAX:
         raise ApiError(
-            "FEATURE_DISABLED",
-            "Workspace APIs are not available: workspaces are not enabled on this server",
+            "INVALID_PARAMETER_VALUE",
+            f"An Idempotency-Key has 1 to {IDEMPOTENCY_KEY_BYTES_MAX} characters.",
         )
+    traceparent = headers.get(b"traceparent")
+    route = b"%s %s\n" % (scope["method"].encode(), scope["path"].encode())
+    return Caller(
+        actor=principal.actor,
+        request_id=request_id,
+        workspace=authority.workspace,
+        traceparent=None if traceparent is None else traceparent.decode("latin-1"),
+        idempotency_key=None if key is None else key.decode("latin-1"),
+        request=b"" if key is None else route,
+        groups=principal.groups,
+        claims=principal.claims,
+        authority=authority,
+    )
 
 
 def _watching(send: Send, watched: Watched) -> Send:

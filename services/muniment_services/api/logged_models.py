@@ -76,7 +76,7 @@ async def get(call: Call) -> bytes:
     deleted_too = from_query(call.query, _GET).get("allow_deleted", "").lower() == "true"
     await call.services.state(domain.KIND, model_id)
     require = domain.require if deleted_too else domain.require_active
-    found = require(call.services.fold.state, model_id)
+    found = require(call.world, model_id)
     points = await call.services.read(lambda connection: model_points(connection, [model_id]))
     return wire.encode({"model": logged_model(found, points.get(model_id, ()))})
 
@@ -91,7 +91,7 @@ async def finalize(call: Call) -> bytes:
     model_id = command.model_id
     await call.services.state(domain.KIND, model_id)
     points = await call.services.read(lambda connection: model_points(connection, [model_id]))
-    found = domain.require(call.services.fold.state, model_id)
+    found = domain.require(call.world, model_id)
     return wire.encode({"model": logged_model(found, points.get(model_id, ()))})
 
 
@@ -143,6 +143,7 @@ async def search_models(call: Call) -> bytes:
         page_token=params.get("page_token") or None,
         scope=_scope(experiment_ids),
         context=(*experiment_ids, *(f"{name}\n{digest}" for name, digest in datasets)),
+        visible=call.authority.visible_experiments(),
     )
 
     def query(connection: Connection) -> tuple[Page, dict[str, list[ModelPoint]]]:
@@ -214,7 +215,7 @@ def _status(given: Any) -> str:
 
 def _check_id(call: Call, experiment_id: str) -> None:
     try:
-        experiment.require(call.services.fold.state, experiment_id)
+        experiment.require(call.world, experiment_id)
     except NotFound:
         return
 

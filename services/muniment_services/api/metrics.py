@@ -9,11 +9,15 @@ from muniment_services.api.errors import ApiError
 from muniment_services.api.requests import Field, Fields
 from muniment_services.api.routes import Call, Route, mlflow
 from muniment_services.api.runs import RUN_ID, run_id_of
+from muniment_services.domain.run import KIND
 
 HISTORY_MAX = 25_000
 BULK_RUNS_MAX = 100
 INTERVAL_POINTS_MAX = 2_500
 INTERVAL_POINTS_DEFAULT = 320
+
+NO_RUN = ""
+"""The id of no run: what a run that the caller may not read is answered like."""
 
 _HISTORY: Fields = (
     *RUN_ID,
@@ -43,6 +47,7 @@ async def history(call: Call) -> bytes:
     if max_results is not None and max_results < 1:
         raise _bad_max_results(max_results, "It must be a positive integer")
     token = params.get("page_token") or None
+    [run_id] = await call.readable(KIND, [run_id]) or [NO_RUN]
     found = await call.services.read(lambda c: reader.history(c, run_id, key, max_results, token))
     return wire.page(
         "metrics",
@@ -73,6 +78,7 @@ async def history_bulk(call: Call) -> bytes:
         )
     key = params["metric_key"]
     most = min(params.get("max_results", HISTORY_MAX), HISTORY_MAX)
+    run_ids = await call.readable(KIND, run_ids)
     found = await call.services.read(lambda c: reader.history_bulk(c, run_ids, key, most))
     return wire.encode({"metrics": [_point(key, point) for point in found]})
 
@@ -90,6 +96,7 @@ async def history_interval(call: Call) -> bytes:
             f"max_results must be between 1 and {INTERVAL_POINTS_MAX}. See the API docs for more "
             "information about request parameters.",
         )
+    run_ids = await call.readable(KIND, run_ids)
     found = await call.services.read(lambda c: reader.sample(c, run_ids, key, most, start, end))
     return wire.page("metrics", (_point(key, point) for point in found), None)
 

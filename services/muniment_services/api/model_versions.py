@@ -37,15 +37,16 @@ _CREATE: Fields = (
     Field("description"),
     Field("model_id"),
 )
-_VERSION: Fields = (*NAME, Field("version", required=True))
-_UPDATE: Fields = (*_VERSION, Field("description"))
-_TRANSITION: Fields = (
-    *_VERSION,
+VERSION: Fields = (*NAME, Field("version", required=True))
+_UPDATE: Fields = (*VERSION, Field("description"))
+TRANSITION: Fields = (
+    *VERSION,
     Field("stage", required=True),
     Field("archive_existing_versions", "bool"),
+    Field("comment"),
 )
-_SET_TAG: Fields = (*_VERSION, Field("key", required=True), Field("value"))
-_DELETE_TAG: Fields = (*_VERSION, Field("key", required=True))
+_SET_TAG: Fields = (*VERSION, Field("key", required=True), Field("value"))
+_DELETE_TAG: Fields = (*VERSION, Field("key", required=True))
 _DOWNLOAD: Fields = (Field("name"), Field("version"))
 
 
@@ -97,9 +98,9 @@ def _created(outcome: Outcome) -> bytes:
 
 async def get(call: Call) -> bytes:
     """GET model-versions/get."""
-    params = call.params(_VERSION)
+    params = call.params(VERSION)
     await call.services.caught_up()
-    model, version = require_version(call.services.fold.state, params["name"], params["version"])
+    model, version = require_version(call.world, params["name"], params["version"])
     aliases = aliases_of(model, version.version)
     return wire.encode({"model_version": shapes.model_version(version, aliases)})
 
@@ -108,9 +109,7 @@ async def download_uri(call: Call) -> bytes:
     """GET model-versions/get-download-uri."""
     params = call.params(_DOWNLOAD)
     await call.services.caught_up()
-    _, version = require_version(
-        call.services.fold.state, params.get("name", ""), params.get("version", "")
-    )
+    _, version = require_version(call.world, params.get("name", ""), params.get("version", ""))
     return wire.encode({"artifact_uri": version.storage_location})
 
 
@@ -128,6 +127,7 @@ async def search_versions(call: Call) -> bytes:
         order_by=tuple(params.get("order_by", ())),
         max_results=max_results,
         page_token=params.get("page_token") or None,
+        visible=call.authority.visible_models(),
     )
     found = await call.services.read(lambda connection: search(connection, MODEL_VERSIONS, wanted))
     versions = (msgspec.msgpack.decode(document, type=ModelVersion) for document in found.documents)
@@ -145,14 +145,18 @@ async def update(call: Call) -> bytes:
 
 async def transition(call: Call) -> bytes:
     """POST model-versions/transition-stage."""
-    params = call.params(_TRANSITION)
-    command = domain.TransitionStage(
+    return await _changed(call, transition_command(call.params(TRANSITION)))
+
+
+def transition_command(params: wire.Json) -> domain.TransitionStage:
+    """The command of a request to move a version. params: as in TRANSITION."""
+    return domain.TransitionStage(
         name=params["name"],
         version=params["version"],
         stage=params["stage"],
         archive_others=params.get("archive_existing_versions", False),
+        comment=params.get("comment"),
     )
-    return await _changed(call, command)
 
 
 async def _changed(
@@ -174,7 +178,7 @@ async def _submit(call: Call, command: Command) -> bytes:
 
 async def delete(call: Call) -> bytes:
     """DELETE model-versions/delete."""
-    params = call.params(_VERSION)
+    params = call.deletion_params(VERSION)
     return await _submit(
         call, domain.DeleteModelVersion(name=params["name"], version=params["version"])
     )
@@ -194,7 +198,7 @@ async def set_tag(call: Call) -> bytes:
 
 async def delete_tag(call: Call) -> bytes:
     """DELETE model-versions/delete-tag."""
-    params = call.params(_DELETE_TAG)
+    params = call.deletion_params(_DELETE_TAG)
     command = domain.DeleteModelVersionTag(
         name=params["name"], version=params["version"], key=params["key"]
     )

@@ -16,7 +16,7 @@ from typing import Any
 
 from muniment_auth.permissions import Permission as P
 from muniment_services.api import wire
-from muniment_services.api.artifacts import proxy, upload
+from muniment_services.api.artifacts import authorise, proxy, upload
 from muniment_services.api.downloads import refusals, refused
 from muniment_services.api.errors import ApiError
 from muniment_services.api.requests import Field, Fields
@@ -52,12 +52,15 @@ async def create(call: Call) -> bytes:
     parts = params.get("num_parts", 1)
     if not 1 <= parts <= PARTS_MAX:
         raise Invalid(f"'num_parts' must be between 1 and {PARTS_MAX}.")
+    await authorise(call, target)
     upload_id = call.services.artifacts.random(UPLOAD_ID_BYTES).hex()
     with refusals():
         await call.services.artifacts.parts.put(f"{upload_id}/{TARGET}", _bytes(target.encode()))
     base = f"{_origin(call)}/api/2.0/mlflow-artifacts/mpu/parts/{upload_id}"
+    headers = _signed_in(call)
     credentials = [
-        {"url": f"{base}/{number}", "part_number": number} for number in range(1, parts + 1)
+        {"url": f"{base}/{number}", "part_number": number, **headers}
+        for number in range(1, parts + 1)
     ]
     return wire.encode({"upload_id": upload_id, "credentials": credentials})
 
@@ -68,7 +71,7 @@ async def put_part(call: Call) -> Answer:
     if not (_NUMBER.fullmatch(number) and 1 <= int(number) <= PARTS_MAX):
         raise Invalid(f"A part's number is between 1 and {PARTS_MAX}.")
     store = call.services.artifacts.parts
-    await _require(store, upload_id)
+    await authorise(call, await _require(store, upload_id))
     assert call.stream is not None
     with refusals():
         name = f"{int(number)}-{call.services.artifacts.random(PART_NAME_BYTES).hex()}"
@@ -99,12 +102,18 @@ async def complete(call: Call) -> bytes:
 async def abort(call: Call) -> bytes:
     """POST mpu/abort/FOLDER: the parts are removed; an upload that is not there is no error."""
     params = call.params(_ABORT)
-    _target(call, params)
+    await authorise(call, _target(call, params))
     upload_id = params.get("upload_id", "")
     if _is_id(upload_id):
         with refusals():
             await call.services.artifacts.parts.delete(upload_id)
     return b"{}"
+
+
+def _signed_in(call: Call) -> wire.Json:
+    # The client sends parts with the headers that it is told, and with none of its own.
+    given = call.headers.get(b"authorization")
+    return {} if given is None else {"headers": {"Authorization": given.decode("latin-1")}}
 
 
 def _target(call: Call, params: dict[str, Any]) -> str:

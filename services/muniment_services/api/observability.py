@@ -25,10 +25,11 @@ from muniment_schemas.ids import Offset
 from muniment_services.api import wire
 from muniment_services.api.routes import Answer, Call, Route
 from muniment_services.api.services import Services
+from muniment_services.clock import now_ms
 from muniment_services.domain.commands import AggregateKey
 from muniment_services.fold import FOLDED_TOPICS, Fold
 from muniment_services.log.base import TopicPartition
-from muniment_services.metrics import named, now_ms
+from muniment_services.metrics import named
 from muniment_services.state import Stopped
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

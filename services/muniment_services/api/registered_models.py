@@ -72,7 +72,7 @@ async def get(call: Call) -> bytes:
     """GET registered-models/get."""
     name = call.params(NAME)["name"]
     await call.services.caught_up()
-    found = domain.require(call.services.fold.state, name)
+    found = domain.require(call.world, name)
     return wire.encode({"registered_model": shapes.registered_model(found)})
 
 
@@ -84,6 +84,7 @@ async def search_models(call: Call) -> bytes:
         order_by=tuple(params.get("order_by", ())),
         max_results=at_most(params.get("max_results", MAX_RESULTS_DEFAULT), MAX_RESULTS_MAX),
         page_token=params.get("page_token") or None,
+        visible=call.authority.visible_models(),
     )
     found = await call.services.read(
         lambda connection: search(connection, REGISTERED_MODELS, wanted)
@@ -125,14 +126,14 @@ async def rename(call: Call) -> bytes:
 
 async def delete(call: Call) -> bytes:
     """DELETE registered-models/delete."""
-    return await _submit(call, life.DeleteRegisteredModel(name=call.params(NAME)["name"]))
+    return await _submit(call, life.DeleteRegisteredModel(name=call.deletion_params(NAME)["name"]))
 
 
 async def latest(call: Call) -> bytes:
     """POST or GET registered-models/get-latest-versions: per stage the highest version."""
     params = call.params(_LATEST)
     await call.services.caught_up()
-    model = domain.require(call.services.fold.state, params["name"])
+    model = domain.require(call.world, params["name"])
     stages = {stage_of(stage) for stage in params.get("stages") or STAGES}
     found = [v for v in domain.latest_versions(model) if v.stage in stages]
     return wire.page("model_versions", shapes.with_aliases(model, found), None)
@@ -149,7 +150,7 @@ async def set_tag(call: Call) -> bytes:
 
 async def delete_tag(call: Call) -> bytes:
     """DELETE registered-models/delete-tag."""
-    params = call.params(_DELETE_TAG)
+    params = call.deletion_params(_DELETE_TAG)
     return await _submit(
         call, life.DeleteRegisteredModelTag(name=params["name"], key=params["key"])
     )
@@ -166,7 +167,7 @@ async def get_by_alias(call: Call) -> bytes:
     """GET registered-models/alias: the version that an alias points at."""
     params = call.params(_ALIAS)
     await call.services.caught_up()
-    state = call.services.fold.state
+    state = call.world
     found = domain.require_alias(state, params["name"], params["alias"])
     aliases = domain.aliases_of(domain.require(state, params["name"]), found.version)
     return wire.encode({"model_version": shapes.model_version(found, aliases)})

@@ -6,14 +6,16 @@ GET /api/v1/models/{name}/state?as_of_ms=…
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from muniment_auth.permissions import Permission as P
+from muniment_auth.resources import Resource
 from muniment_projections.registry import reader
 from muniment_services.api import wire
 from muniment_services.api.requests import Field, Fields, missing
 from muniment_services.api.routes import Call, Route
 from muniment_services.domain.errors import NotFound
+from muniment_services.domain.registered_model import KIND, RegisteredModel
 from muniment_services.domain.registry_names import version_number
 
 _STATE: Fields = (Field("as_of_ms", "int", required=True),)
@@ -26,29 +28,32 @@ async def timeline(call: Call) -> bytes:
     model_id tells them apart.
     """
     name, version = call.path_params["name"], version_number(call.path_params["version"])
+    workspace = call.authority.workspace
 
-    found = await call.services.read(lambda c: reader.version_history(c, name, version))
-    if not found.existed:
+    found = await call.services.read(lambda c: reader.version_history(c, name, version, workspace))
+    readable = _readable(call, name)
+    existed = readable(found.existed)
+    if not existed:
         raise NotFound(f"Model Version (name={name}, version={version}) not found")
     return wire.encode(
         {
             "name": name,
             "version": str(version),
-            "existed": _intervals(found.existed),
-            "stages": _intervals(found.stages, "stage"),
-            "aliases": _intervals(found.aliases, "alias"),
+            "existed": _intervals(existed),
+            "stages": _intervals(readable(found.stages), "stage"),
+            "aliases": _intervals(readable(found.aliases), "alias"),
         }
     )
 
 
 async def state(call: Call) -> bytes:
     """The model that had the name at a time: its versions then, their stages and aliases."""
-    name = call.path_params["name"]
+    name, workspace = call.path_params["name"], call.authority.workspace
     at_ms = call.params(_STATE).get("as_of_ms")
     if at_ms is None:
         raise missing("as_of_ms")
-    found = await call.services.read(lambda c: reader.registry_as_of(c, name, at_ms))
-    if found is None:
+    found = await call.services.read(lambda c: reader.registry_as_of(c, name, at_ms, workspace))
+    if found is None or not past_readable(call, name)(found.model_id):
         raise NotFound(f"There was no registered model with name={name} at {at_ms}")
     return wire.encode(
         {
@@ -61,6 +66,25 @@ async def state(call: Call) -> bytes:
             ],
         }
     )
+
+
+def past_readable(call: Call, name: str) -> Callable[[str], bool]:
+    """Whether a model that has the name, or had it, may be told of: by its id.
+
+    The one that lives is decided on as what it is. Those of the past have nothing but the name.
+    """
+    living = call.world.named(KIND, name)
+    assert living is None or isinstance(living, RegisteredModel)
+    was = Resource(kind="model", id="", name=name, workspace=call.authority.workspace)
+    by_name = call.authority.allows(was)
+    return lambda model_id: by_name or (living is not None and living.model_id == model_id)
+
+
+def _readable(
+    call: Call, name: str
+) -> Callable[[Sequence[reader.Interval]], list[reader.Interval]]:
+    may_read = past_readable(call, name)
+    return lambda found: [interval for interval in found if may_read(interval.model_id)]
 
 
 def _intervals(found: Sequence[reader.Interval], subject: str | None = None) -> list[wire.Json]:

@@ -12,13 +12,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from muniment_auth.permissions import Permission
+from muniment_auth.policy import Access
+from muniment_auth.principal import Principal
 from muniment_services.api.errors import ApiError
 from muniment_services.api.requests import Fields, from_body, from_json, from_query
+from muniment_services.authority import Authority, View
 from muniment_services.metrics import Metrics
 from muniment_services.startup import Startup
 from muniment_services.write import Caller
 
 if TYPE_CHECKING:
+    from muniment_services.api.callers import Callers
     from muniment_services.api.services import Services
 
 BODY_BYTES_MAX = 20 * 1024 * 1024
@@ -44,7 +48,10 @@ class Call:
     started: Services | None
     startup: Startup
     metrics: Metrics
+    callers: Callers
+    principal: Principal
     caller: Caller
+    authority: Authority
     method: str
     path_params: Mapping[str, str]
     query: bytes
@@ -53,15 +60,44 @@ class Call:
     stream: AsyncIterator[bytes] | None = field(default=None)
 
     @property
+    def access(self) -> Access:
+        """What the caller holds, for handlers that decide by it themselves."""
+        self.authority.asked = True
+        return self.authority.access
+
+    @property
     def services(self) -> Services:
         """What the application consists of. Raises ApiError (503) while the server is starting."""
         if self.started is None:
-            raise ApiError(
-                "TEMPORARILY_UNAVAILABLE",
-                f"The server is {self.startup.phase}; try again.",
-                ((b"retry-after", b"1"),),
-            )
+            raise starting(self.startup)
         return self.started
+
+    def deletion_params(self, fields: Fields) -> dict[str, Any]:
+        """Typed parameters of a DELETE: MLflow's clients put them into the body, Databricks' into
+        the query.
+        """
+        if self.query and not self.body:
+            return from_query(self.query, fields)
+        return self.params(fields)
+
+    @property
+    def world(self) -> View:
+        """Current state as far as this caller may read it, by the permission of the route."""
+        return self.authority.reading(self.services.fold.state)
+
+    async def readable(self, kind: str, ids: Iterable[str]) -> list[str]:
+        """Those of some runs, traces or logged models that this caller may read, in their order.
+
+        Ids that are none may be among them. They are as of everything that was in the log.
+        """
+        wanted = list(ids)
+        if self.authority.reads_all:
+            return wanted
+        services = self.services
+        await services.caught_up()
+        await services.fold.ensure_loaded([(kind, aggregate_id) for aggregate_id in wanted])
+        may_read = self.authority.may_read
+        return [i for i in wanted if may_read(services.fold.state, kind, i)]
 
     @property
     def content_type(self) -> str | None:
@@ -80,6 +116,15 @@ class Call:
         if self.method in ("POST", "PUT"):
             return from_body(self.body, self.content_type, fields)
         return from_json(self.body, fields)
+
+
+def starting(startup: Startup) -> ApiError:
+    """What a request hears that comes before the server can answer it."""
+    return ApiError(
+        "TEMPORARILY_UNAVAILABLE",
+        f"The server is {startup.phase}; try again.",
+        ((b"retry-after", b"1"),),
+    )
 
 
 Handler = Callable[[Call], Awaitable[Answer | bytes]]

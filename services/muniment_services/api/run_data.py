@@ -373,7 +373,7 @@ async def log_model(call: Call) -> bytes:
     run_id = run_id_of(params)
     model = _model_tag(params["model_json"])
     await call.services.state(KIND, run_id)
-    run: Run = require_active(call.services.fold.state, run_id)
+    run: Run = require_active(call.world, run_id)
     tag = json.dumps([*_history(run), model])
     return await _submit(
         call, LogBatch(run_id=run_id, tags=((LOGGED_MODEL_HISTORY_TAG, tag),), paths=False)

@@ -94,7 +94,7 @@ async def get(call: Call) -> bytes:
     """GET runs/get. Answered from memory for runs that are in use."""
     run_id = run_id_of(call.params(RUN_ID))
     await call.services.state(domain.KIND, run_id)
-    world = call.services.fold.state
+    world = call.world
     found = domain.require(world, run_id)
     return wire.encode({"run": wire.run(found, domain.lifecycle_of(world, found))})
 
@@ -129,7 +129,8 @@ async def search(call: Call) -> bytes:
         max_results=max_results,
         page_token=params.get("page_token") or None,
     )
-    found = await call.services.read(lambda connection: search_runs(connection, wanted))
+    visible = call.authority.visible_experiments()
+    found = await call.services.read(lambda connection: search_runs(connection, wanted, visible))
     runs = []
     for document, lifecycle in zip(found.documents, found.lifecycles, strict=True):
         run = parse(domain.KIND, document)

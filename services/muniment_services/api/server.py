@@ -6,8 +6,10 @@ from collections.abc import Mapping
 
 import msgspec
 
+from muniment_auth.dpop import ALGORITHMS as DPOP_ALGORITHMS
 from muniment_auth.permissions import Permission as P
 from muniment_services.api import wire
+from muniment_services.api.callers import METADATA_PATH, origin_of
 from muniment_services.api.errors import ApiError, expected
 from muniment_services.api.routes import Answer, Call, Route, mlflow
 
@@ -60,9 +62,39 @@ async def version(_: Call) -> Answer:
     return Answer(MLFLOW_VERSION.encode(), content_type="text/plain; charset=utf-8")
 
 
-async def server_info(_: Call) -> bytes:
+async def protected_resource(call: Call) -> bytes:
+    """GET /.well-known/oauth-protected-resource: whose tokens are taken here, and for which client.
+
+    Source: RFC 9728, section 2. `muniment` is an extension of ours, for `muniment-client`.
+    """
+    issuers = call.callers.issuers()
+    return wire.encode(
+        {
+            "resource": origin_of(call.headers),
+            "resource_name": "muniment",
+            "authorization_servers": [issuer.url for issuer in issuers],
+            "bearer_methods_supported": ["header"],
+            "dpop_signing_alg_values_supported": sorted(DPOP_ALGORITHMS),
+            "dpop_bound_access_tokens_required": bool(issuers)
+            and all(issuer.dpop_required for issuer in issuers),
+            "muniment": {
+                "issuers": [
+                    wire.without_none(
+                        name=issuer.name,
+                        url=issuer.url,
+                        audience=issuer.audiences[0],
+                        client_id=issuer.cli_client_id,
+                    )
+                    for issuer in issuers
+                ]
+            },
+        }
+    )
+
+
+async def server_info(call: Call) -> bytes:
     """GET server-info: what the client may use."""
-    return wire.encode(_SERVER_INFO)
+    return wire.encode({**_SERVER_INFO, "workspaces_enabled": call.authority.isolated})
 
 
 ROUTES = (
@@ -70,5 +102,6 @@ ROUTES = (
     Route("GET", "/healthz", P.PUBLIC, health),
     Route("GET", "/readyz", P.PUBLIC, ready),
     Route("GET", "/version", P.PUBLIC, version),
+    Route("GET", METADATA_PATH, P.PUBLIC, protected_resource),
     *mlflow("GET", "server-info", P.PUBLIC, server_info, version="3.0"),
 )

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TypeVar
 
+from muniment_auth.code_flow import CodeFlow
+from muniment_auth.credentials import Credentials
 from muniment_auth.permissions import Permission
+from muniment_auth.sessions import LoginCookies
 from muniment_projections.base import Connection
 from muniment_projections.runner import Runner
+from muniment_services.accesses import Accesses
 from muniment_services.artifacts.keeper import Artifacts
+from muniment_services.clock import now_ms
 from muniment_services.domain.commands import State
 from muniment_services.domain.errors import Quarantined
 from muniment_services.fold import Fold
+from muniment_services.identities import Identities
 from muniment_services.log.base import LogUnavailable
 from muniment_services.rebuilder import Rebuilder
 from muniment_services.snapshotter import Snapshotter
@@ -22,6 +29,15 @@ from muniment_services.write import Writer
 STALE_HEADER = b"muniment-stale"
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class BrowserLogin:
+    """What a login by browser needs. public_url: as browsers know the server, without a path."""
+
+    flow: CodeFlow
+    cookies: LoginCookies
+    public_url: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +51,19 @@ class Services:
     artifact_root: str
     artifacts: Artifacts
     snapshotter: Snapshotter
+    identities: Identities
+    credentials: Credentials
     projections: tuple[str, ...]
     """Their names, for metrics."""
     stale_reads: bool
+    accesses: Accesses
+    admin_groups: tuple[tuple[str, str], ...] = ()
+    """(issuer, group) whose members the configuration makes admins."""
+    now_ms: Callable[[], int] = now_ms
+    access_changes: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held from the check of a caller's right to change access until the change is in the log."""
+    browser: BrowserLogin | None = None
+    """None where nobody can log in by browser."""
 
     async def state(self, kind: str, aggregate_id: str) -> State | None:
         """One aggregate, as of everything that was in the log when this was called.

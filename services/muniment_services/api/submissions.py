@@ -24,6 +24,8 @@ async def submit_each(call: Call, commands: Sequence[TraceCommand]) -> int:
     completes what the first one left undone and counts the same. Raises the first refusal; what was
     accepted before stays.
     """
+    if not commands:
+        call.authority.asked = True  # Nothing is changed, and nothing is told.
     changed = 0
     for start in range(0, len(commands), SUBMITTED_AT_ONCE_MAX):
         part = commands[start : start + SUBMITTED_AT_ONCE_MAX]

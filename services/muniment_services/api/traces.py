@@ -114,7 +114,7 @@ async def get_info(call: Call) -> bytes:
     """GET 3.0 traces/ID."""
     trace_id = call.path_params["trace_id"]
     await call.services.state(traces.KIND, trace_id)
-    found = traces.require(call.services.fold.state, trace_id)
+    found = traces.require(call.world, trace_id)
     return wire.encode({"trace": {"trace_info": wire_traces.trace_info(found)}})
 
 
@@ -146,13 +146,14 @@ def _require_here(found: Iterable[tuple[Trace, list[str]]]) -> None:
 
 async def _with_spans(call: Call, trace_ids: Sequence[str]) -> list[tuple[Trace, list[str]]]:
     """Traces that exist, with those of their spans that are here."""
+    ids = await call.readable(traces.KIND, dict.fromkeys(trace_ids))
     documents, spans = await call.services.read(
         lambda connection: (
-            reader.find_documents(connection, trace_ids),
-            reader.find_spans(connection, trace_ids),
+            reader.find_documents(connection, ids),
+            reader.find_spans(connection, ids),
         )
     )
-    found = shown(documents[i] for i in dict.fromkeys(trace_ids) if i in documents)
+    found = shown(documents[i] for i in ids if i in documents)
     return [(trace, spans.get(trace.trace_id, [])) for trace in found]
 
 
@@ -187,7 +188,7 @@ async def batch_get(call: Call) -> bytes:
 async def batch_get_infos(call: Call) -> bytes:
     """POST 3.0 traces/batchGetInfos."""
     params = call.params(_BATCH)
-    ids = list(dict.fromkeys(params["trace_ids"]))
+    ids = await call.readable(traces.KIND, dict.fromkeys(params["trace_ids"]))
     documents = await call.services.read(lambda c: reader.find_documents(c, ids))
     found = shown(documents[i] for i in ids if i in documents)
     infos = (
@@ -225,6 +226,7 @@ async def search_documents(
         page_token=params.get("page_token") or None,
         scope=one_of("t.experiment_id", experiment_ids),
         context=tuple(experiment_ids),
+        visible=call.authority.visible_experiments(),
     )
     return await call.services.read(lambda connection: search(connection, TRACES, wanted))
 
@@ -338,7 +340,7 @@ async def get_artifact(call: Call) -> Answer:
 
 async def _file(call: Call, trace: Trace, path: str) -> Answer:
     # Where the experiment keeps them: the trace's own tag says the same, but anyone may change it.
-    experiment = experiments.require(call.services.fold.state, trace.experiment_id)
+    experiment = experiments.require(call.world, trace.experiment_id)
     folder = path_of(domain.artifacts_of(experiment, trace.trace_id))
     with refusals():
         return await download(call, below(folder, path))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +16,32 @@ from muniment_services.cli.terminal import CliError
 CALL_S = 600.0
 """Longest a call may take; a digest of large projections reads every row."""
 
+TOKEN_VARIABLES = ("MUNIMENT_TOKEN", "MLFLOW_TRACKING_TOKEN")
+"""Where the environment may hold a token; the first that does counts."""
 
-REFUSED = 400
-"""The least HTTP status of a refusal."""
+REFUSED = 300
+"""The least HTTP status of a refusal. To be sent elsewhere is one: a token goes where it was told.
+"""
 
 
 class Client:
     """JSON calls to one server."""
 
-    def __init__(self, url: str) -> None:
-        """url: where the server listens, as http://127.0.0.1:5000."""
+    def __init__(self, url: str, token: str | None = None) -> None:
+        """url: where the server listens, as http://127.0.0.1:5000.
+
+        token: shown to it; if not given, the one that the environment holds, if any.
+        """
         if not url.startswith(("http://", "https://")):
             raise CliError(f"--url {url} is not a URL such as http://127.0.0.1:5000", 2)
         self._url = url.rstrip("/")
+        self._token = token or next(filter(None, map(os.environ.get, TOKEN_VARIABLES)), None)
         # A proxy that the environment names is for the world, not for a server of one's own.
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _Stay)
 
-    def call(self, method: str, path: str) -> dict[str, Any]:
+    def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The answer's JSON object. Raises CliError when the server refuses or is not there."""
-        status, found = self._exchange(method, path)
+        status, found = self._exchange(method, path, body)
         if status >= REFUSED:
             raise CliError(f"{self._url} refuses: {found.get('message', f'HTTP status {status}')}")
         return found
@@ -41,13 +50,21 @@ class Client:
         """Status and JSON object of a probe's answer, 503 included. Raises CliError."""
         return self._exchange("GET", path)
 
-    def _exchange(self, method: str, path: str) -> tuple[int, dict[str, Any]]:
-        request = urllib.request.Request(self._url + path, method=method)
+    def _exchange(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None
+    ) -> tuple[int, dict[str, Any]]:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self._url + path, data, method=method)
+        if data is not None:
+            request.add_header("Content-Type", "application/json")
+        if self._token is not None:
+            # Not one that a redirect carries to another host.
+            request.add_unredirected_header("Authorization", f"Bearer {self._token}")
         try:
             with self._opener.open(request, timeout=CALL_S) as answer:
                 return answer.status, _object(answer.read())
         except urllib.error.HTTPError as error:
-            return error.code, _object(error.read())
+            return error.code, _refusal(error.read())
         except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
             reason = getattr(error, "reason", error)
             raise CliError(f"{self._url} cannot be reached: {reason}") from None
@@ -55,16 +72,29 @@ class Client:
             raise CliError(f"{self._url} is not a muniment server") from None
 
 
-def server_of(data_dir: Path) -> Client | None:
+def server_of(data_dir: Path, token: str | None = None) -> Client | None:
     """The server that says it has the data folder, or None."""
     found = instance.find(data_dir)
-    return None if found is None else Client(found.url)
+    return None if found is None else Client(found.url, token)
 
 
-def running_server_of(data_dir: Path) -> Client | None:
-    """The server that has the data folder now, or None."""
+def running_server_of(data_dir: Path, token: str | None = None) -> Client | None:
+    """The server that has the data folder now, or None. token: shown to it, if any."""
     found = instance.find(data_dir)
-    return Client(found.url) if found is not None and instance.runs(found.pid) else None
+    return Client(found.url, token) if found is not None and instance.runs(found.pid) else None
+
+
+class _Stay(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: object, **__: object) -> None:
+        return None
+
+
+def _refusal(body: bytes) -> dict[str, Any]:
+    # Whoever stands before the server may refuse in words of its own.
+    try:
+        return _object(body)
+    except ValueError:
+        return {}
 
 
 def _object(body: bytes) -> dict[str, Any]:

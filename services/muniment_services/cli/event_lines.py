@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from muniment_schemas.access_events import Grant
 from muniment_schemas.columns import NO_CONTEXT, context_index, points
 from muniment_schemas.envelope import Event
 from muniment_schemas.events import BatchLogged, MetricColumns
@@ -24,7 +25,7 @@ FACT_CHARS_MAX = 60
 BYTES_SHOWN = 6
 UNSHOWN = frozenset(
     """envelope owner path user_id artifact_uri artifact_location start_time_ms end_time_ms
-    schema_json identity_sealed""".split()
+    schema_json identity_sealed secret_sha256""".split()
 )
 """What a line leaves out: it says so already, or it says nothing to a reader. JSON has it all."""
 
@@ -130,7 +131,9 @@ def _field_facts(event: Event) -> Iterator[str]:
         value = getattr(event, name)
         if name in UNSHOWN or value is None or value == () or value == {}:
             continue
-        if isinstance(value, Mapping):
+        if isinstance(value, Grant):
+            yield from _grant_facts(value)
+        elif isinstance(value, Mapping):
             yield from (_fact(f"#{key}", text) for key, text in value.items())
         elif isinstance(value, bytes):
             yield _fact(name, f"{value[:BYTES_SHOWN].hex()}…")
@@ -138,6 +141,17 @@ def _field_facts(event: Event) -> Iterator[str]:
             yield _fact(name, str(len(value)))
         else:
             yield _fact(name, str(value))
+
+
+def _grant_facts(grant: Grant) -> Iterator[str]:
+    yield _fact("role", grant.role)
+    yield _fact("to", f"{grant.subject_kind}:{grant.subject}".rstrip(":"))
+    yield from (_fact(claim.name, claim.pattern) for claim in grant.claims)
+    yield _fact("on", f"{grant.resource_kind}:{grant.pattern}")
+    for name in ("issuer", "workspace", "stages", "aliases", "tag_keys", "expires_at_ms"):
+        value = getattr(grant, name)
+        if value not in ("", (), None):
+            yield _fact(name, ",".join(value) if isinstance(value, tuple) else str(value))
 
 
 def _fact(name: str, value: object) -> str:

@@ -19,6 +19,7 @@ from muniment_services.cli.options import (
     settings_with_log,
 )
 from muniment_services.cli.terminal import flush, mendable, write, write_json
+from muniment_services.clock import now_ms
 from muniment_services.log.base import EventLog, Record, TopicPartition
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def events(
             aggregates=frozenset(aggregate or ()),
             actors=frozenset(actor or ()),
         )
-        begin = selection.since(since, bootstrap.now_ms())
+        begin = selection.since(since, now_ms())
         log = bootstrap.open_log(settings, read_only=True)
         printer = _Printer(bootstrap.codec(log), chosen, json, limit)
         asyncio.run(_print(log, printer, topic or [], begin, follow))

@@ -141,7 +141,8 @@ A replica that starts catches up with the log first, and is not ready before it
 has: this shows how far it is. Afterwards: whether the log can be reached and
 folded, whether anything is in quarantine.
 
-Exit status 1 when the server is not ready or not well.
+Exit status 1 when the server is not ready or not well. Where people sign in,
+whether it is well is told to a token with server:read (MUNIMENT_TOKEN) only.
 
   muniment status
   muniment status --url http://127.0.0.1:5000 --wait
@@ -175,6 +176,46 @@ Exit status 1 when something could still not be folded.
   muniment quarantine replay --url http://127.0.0.1:5000
 """
 
+TOKEN = """Make, list and revoke tokens for people and services.
+
+A token is what MLFLOW_TRACKING_TOKEN holds where nobody can log in by browser.
+It is told once, when it is made; the server keeps a hash. Who calls: --token,
+else MUNIMENT_TOKEN, else MLFLOW_TRACKING_TOKEN.
+
+  muniment token create laptop --days 30
+  muniment token create nightly --service --scope run:* --scope experiment:read
+  muniment token list
+  muniment token revoke ID
+"""
+
+TOKEN_CREATE = """Make a token and print it: the token alone, so that it can be kept at once.
+
+A scope is a permission (run:write) or a pattern of them (run:*, *:read).
+Without any, the token may do all that its principal may.
+
+With --service the token is of a service principal of that name, which can be
+given grants of its own; it is made if need be. A service can have several
+tokens: make the new one, hand it out, revoke the old one.
+
+  export MLFLOW_TRACKING_TOKEN=$(muniment token create laptop --days 30)
+  muniment token create nightly --service --scope run:* --json
+"""
+
+TOKEN_LIST = """List your tokens and those that you made: id, name, scopes, until when.
+
+  muniment token list
+  muniment token list --ended --json
+  muniment token list --all
+"""
+
+TOKEN_REVOKE = """Revoke a token. It is refused from then on, on every replica.
+
+The id stands in the list, and in the token itself: mnt_ID_…
+
+  muniment token revoke 3hK9mQ2xVbT8LwZr
+  muniment token revoke 3hK9mQ2xVbT8LwZr --reason "found in a repository"
+"""
+
 LOG = """Move the log from one place to another.
 
 Nobody is stuck with the log that they began with: from the embedded one to
@@ -191,6 +232,31 @@ SASL) comes from the environment or the file, as for serve.
 
   muniment log copy --from embedded:./muniment-data --to kafka:127.0.0.1:9092
   muniment log copy --from kafka:127.0.0.1:9092/muniment --to embedded:./copy
+"""
+
+LOGIN = """Sign in to a server that has an identity provider.
+
+By browser where there is one, else with a code that is typed on any device.
+MLflow's client uses it with MLFLOW_TRACKING_AUTH=muniment, and renews it as
+long as it runs. Needs the package muniment-client, whose own command
+muniment-client does the same where there is no server.
+
+  muniment login https://tracking.example
+  muniment login --device
+"""
+
+LOGOUT = """Forget the sign-in to a server.
+
+The identity provider is told to end it too, where it can be.
+
+  muniment logout https://tracking.example
+"""
+
+WHOAMI = """Print who a server takes this user for.
+
+With where the token comes from: a sign-in, a service's registration, a CI job.
+
+  muniment whoami https://tracking.example
 """
 
 VERSION = """Print the versions of muniment and of what it stands on.

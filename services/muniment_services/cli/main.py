@@ -10,7 +10,7 @@ import sys
 
 from cyclopts import App, CycloptsError
 
-from muniment_services.cli import help
+from muniment_services.cli import access_help, help, policy_help
 from muniment_services.cli.terminal import BrokenOff, CliError
 from muniment_services.release import release
 
@@ -22,8 +22,14 @@ COMMANDS = (
     ("snapshot", help.SNAPSHOT),
     ("status", help.STATUS),
     ("quarantine", help.QUARANTINE),
+    ("access", access_help.ACCESS),
+    ("policy", policy_help.POLICY),
+    ("token", help.TOKEN),
     ("log", help.LOG),
     ("config", help.CONFIG),
+    ("login", help.LOGIN),
+    ("logout", help.LOGOUT),
+    ("whoami", help.WHOAMI),
     ("version", help.VERSION),
 )
 

@@ -18,6 +18,7 @@ import uvicorn
 from muniment_services import bootstrap, instance
 from muniment_services.api.app import build
 from muniment_services.api.hosts import HostCheck
+from muniment_services.clock import now_ms
 from muniment_services.config import ConfigError, Settings
 from muniment_services.metrics import Metrics
 from muniment_services.release import release
@@ -47,14 +48,16 @@ def run(settings: Settings, demo: bool) -> None:
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     startup, metrics = Startup(), Metrics(settings.log)
     listener = _listen(settings)
+    verifier = bootstrap.authenticator(settings)
     hosts = HostCheck((*settings.allowed_hosts, settings.host))
     config = uvicorn.Config(
         build(
-            lambda: bootstrap.services(settings, startup, metrics),
+            lambda: bootstrap.services(settings, startup, metrics, verifier),
             hosts,
-            bootstrap.local_user(),
+            bootstrap.callers(verifier),
             startup,
             metrics,
+            settings.workspaces,
         ),
         loop="uvloop",
         http="httptools",
@@ -103,9 +106,7 @@ class _Server(uvicorn.Server):
 
     def _announce(self) -> None:
         url = _url(self._settings.host, self._listener.getsockname()[1])
-        now = instance.Instance(
-            url=url, pid=os.getpid(), version=release(), started_at_ms=bootstrap.now_ms()
-        )
+        now = instance.Instance(url=url, pid=os.getpid(), version=release(), started_at_ms=now_ms())
         instance.publish(self._settings.data_dir, now)
         print(
             f"muniment serves {url} from {self._settings.data_dir}\n"

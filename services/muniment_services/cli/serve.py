@@ -41,6 +41,13 @@ class StorageOptions:
             "[default: artifacts in the data folder]"
         ),
     ] = None
+    keys: Annotated[
+        str | None,
+        Parameter(
+            help="Where the keys of identities are kept: a folder, or s3://, gs://, "
+            "az://BUCKET/PREFIX. [default: keys in the data folder]"
+        ),
+    ] = None
     snapshots: Annotated[
         str | None,
         Parameter(help="Where snapshots are kept. [default: snapshots in the data folder]"),
@@ -59,6 +66,46 @@ class StorageOptions:
     projections_memory: Annotated[
         str | None,
         Parameter(help="Memory that DuckDB may use for the projections. [default: 2GB]"),
+    ] = None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True)
+class SignInOptions:
+    """Who may call: one identity provider. Several are tables [[issuers]] of the TOML file."""
+
+    issuer: Annotated[
+        str | None,
+        Parameter(
+            help="Identity provider whose tokens callers present: what they have as iss. "
+            "[default: none, everybody is the local user]"
+        ),
+    ] = None
+    audience: Annotated[
+        str | None, Parameter(help="What its tokens have as aud, meant for this server.")
+    ] = None
+    admin_group: Annotated[
+        str | None, Parameter(help="Group of the provider whose members are admins.")
+    ] = None
+    login_client: Annotated[
+        str | None,
+        Parameter(help="This server's client id there, for logins by browser."),
+    ] = None
+    public_url: Annotated[
+        str | None,
+        Parameter(help="How browsers know this server. [default: http://HOST:PORT]"),
+    ] = None
+    cli_client: Annotated[
+        str | None,
+        Parameter(help="A public client id there, for `muniment-client login`."),
+    ] = None
+    workspaces: Annotated[
+        bool | None,
+        Parameter(negative="", help="Serve MLflow's workspaces. [default: no]"),
+    ] = None
+    access_file: Annotated[
+        Path | None,
+        Parameter(help="TOML file with roles and grants to make at the start. [default: none]"),
     ] = None
 
 
@@ -98,6 +145,7 @@ def serve(
     ] = None,
     log_options: LogOptions | None = None,
     storage: StorageOptions | None = None,
+    sign_in: SignInOptions | None = None,
     shutdown_s: Annotated[
         int | None,
         Parameter(help="Seconds that requests under way get to finish on SIGTERM. [default: 4]"),
@@ -123,6 +171,7 @@ def serve(
         "allow_unauthenticated_network_access": allow_unauthenticated_network_access,
         **(log_options or LogOptions()).flags(),
         **asdict(storage or StorageOptions()),
+        **asdict(sign_in or SignInOptions()),
         "shutdown_s": shutdown_s,
         "drain_s": drain_s,
         "log_level": log_level,

@@ -20,6 +20,7 @@ from muniment_services.cli.options import (
     settings_with_log,
 )
 from muniment_services.cli.terminal import CliError, Meter, mendable, write, write_json
+from muniment_services.clock import now_ms
 
 if TYPE_CHECKING:
     from muniment_services.cli.client import Client
@@ -64,6 +65,7 @@ def create(
         raise CliError("--keep must be at least 1", 2)
     with mendable():
         if url is not None:
+            _refuse_place(snapshots)
             _by_server(Client(url), keep, json)
             return
         settings = _settings(data_dir, config, snapshots)
@@ -75,7 +77,17 @@ def create(
             server = server_of(settings.data_dir)
             if server is None:
                 raise CliError(f"{error} Name its URL by --url to have it make one.") from None
+            _refuse_place(snapshots)
             _by_server(server, keep, json)
+
+
+def _refuse_place(snapshots: str | None) -> None:
+    if snapshots is not None:
+        raise CliError(
+            "a running server makes the snapshot, and keeps it where its own setting `snapshots` "
+            "says. Leave out --snapshots, or start the server with it.",
+            2,
+        )
 
 
 def _settings(data_dir: Any, config: Any, snapshots: str | None) -> Settings:
@@ -104,7 +116,7 @@ def _by_us(settings: Settings, keep: int, as_json: bool) -> None:
         folder=settings.data_dir,
         open_shelf=lambda: open_shelf(settings),
         version=release(),
-        now_ms=bootstrap.now_ms,
+        now_ms=now_ms,
         random=os.urandom,
     )
     store = bootstrap.projections_store(settle(settings.data_dir), settings)

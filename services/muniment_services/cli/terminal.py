@@ -31,6 +31,7 @@ def mendable() -> Iterator[None]:
     import duckdb
     import structlog
 
+    from muniment_auth.identity import KeysUnavailable
     from muniment_projections.store import StoreError
     from muniment_services.artifacts.base import ArtifactError
     from muniment_services.config import ConfigError
@@ -46,7 +47,15 @@ def mendable() -> Iterator[None]:
         raise BrokenOff from None
     except duckdb.Error as error:
         raise CliError(f"the projections cannot be used: {_line(error)}") from error
-    except (ConfigError, FolderInUse, LogError, StoreError, ArtifactError, OSError) as error:
+    except (
+        ConfigError,
+        FolderInUse,
+        LogError,
+        StoreError,
+        ArtifactError,
+        KeysUnavailable,
+        OSError,
+    ) as error:
         raise CliError(_line(error)) from error
 
 

@@ -19,6 +19,7 @@ from muniment_services.cli.options import (
     settings_with_log,
 )
 from muniment_services.cli.terminal import CliError, Meter, mendable, write, write_json
+from muniment_services.clock import now_ms
 
 if TYPE_CHECKING:
     from muniment_projections.digest import Digests
@@ -79,7 +80,7 @@ async def _verify(
     await log.start()
     ends = await log.end_offsets()
     codec = bootstrap.codec(log)
-    check = LogCheck(log, codec, findings, bootstrap.now_ms())
+    check = LogCheck(log, codec, findings, now_ms())
     with Meter("reading the log", as_json) as meter:
         meter.show(0, sum(ends.values()))
         check.run(ends, meter.add)

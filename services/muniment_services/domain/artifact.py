@@ -11,7 +11,7 @@ from pathlib import PurePosixPath, PureWindowsPath
 from urllib.parse import unquote, urlparse, urlsplit, urlunparse
 
 from muniment_schemas import events as e
-from muniment_services.domain.commands import Command, Context, World
+from muniment_services.domain.commands import AggregateKey, Command, Context, World
 from muniment_services.domain.errors import Invalid
 
 SCHEME = "mlflow-artifacts"
@@ -20,6 +20,9 @@ PROXY_PATH = "/mlflow-artifacts/artifacts/"
 
 DECODINGS_MAX = 10
 """Times that a path is percent-decoded until it stays the same; deeper nesting is refused."""
+
+OWNERS_MAX = 8
+"""Ids in a path that are looked at: folders of one thing within those of another are rare."""
 
 _OWNER = re.compile(r"(?:m-|tr-)?[0-9a-f]{32}")
 
@@ -32,6 +35,10 @@ class RecordUpload(Command, frozen=True, kw_only=True):
     sha256: bytes
     previous_sha256: bytes | None = None
 
+    def needs(self) -> tuple[AggregateKey, ...]:
+        """What the file may belong to."""
+        return owners(self.path)
+
 
 class RecordDeletion(Command, frozen=True, kw_only=True):
     """Note that one owner's files at or below a path are removed. files: how many there are."""
@@ -39,6 +46,10 @@ class RecordDeletion(Command, frozen=True, kw_only=True):
     owner: str
     path: str
     files: int
+
+    def needs(self) -> tuple[AggregateKey, ...]:
+        """What the files may belong to."""
+        return owners(self.path)
 
 
 def record_upload(world: World, command: RecordUpload, context: Context) -> e.ArtifactUploaded:
@@ -72,6 +83,26 @@ def owner_of(path: str) -> str:
     return next((part for part in parts if _OWNER.fullmatch(part)), parts[0])
 
 
+def owners(path: str) -> tuple[AggregateKey, ...]:
+    """The runs, logged models and traces whose ids stand in a path, at most OWNERS_MAX."""
+    found = [part for part in path.split("/") if _OWNER.fullmatch(part)]
+    return tuple((_kind_of(owner), owner) for owner in dict.fromkeys(found[:OWNERS_MAX]))
+
+
+def _kind_of(owner: str) -> str:
+    kinds = {"m-": "logged_model", "tr": "trace"}
+    return kinds.get(owner[:2], "run")
+
+
+def is_below(path: str, artifact_uri: str) -> bool:
+    """Whether a path is a folder that an artifact URI names, or in it."""
+    try:
+        root = path_of(artifact_uri)
+    except Invalid:
+        return False
+    return bool(root) and (path == root or path.startswith(f"{root}/"))
+
+
 def checked_path(given: str) -> str:
     """A path from outside, decoded, with single slashes; "" is the root.
 
@@ -86,7 +117,11 @@ def checked_path(given: str) -> str:
     if given and not path.strip():
         raise Invalid("Invalid path")  # Blanks, which reading as a URL takes away.
     parts = path.split("/")
-    absolute = PurePosixPath(path).is_absolute() or PureWindowsPath(path).is_absolute()
+    cleaned = "/".join(part for part in parts if part)
+    # Single slashes can make a network share of what was none.
+    absolute = PurePosixPath(path).is_absolute() or any(
+        PureWindowsPath(one).is_absolute() for one in (path, cleaned)
+    )
     if ".." in parts or absolute:
         raise Invalid("Invalid path")
     if "." in parts:
@@ -94,7 +129,7 @@ def checked_path(given: str) -> str:
             f"Invalid artifact path: '{path}'. Names may be treated as files in certain cases, and "
             "must not resolve to other names when treated as such."
         )
-    return "/".join(part for part in parts if part)
+    return cleaned
 
 
 def file_path(given: str) -> str:

@@ -8,9 +8,9 @@ process do not race against each other for nothing (replicas settle their races 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import msgspec
 
@@ -43,6 +43,10 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
         """Aggregates outside the catalog that `decide` looks at."""
         return ()
 
+    def further_needs(self, world: World) -> tuple[AggregateKey, ...]:
+        """Aggregates outside the catalog that are known only from what the catalog says."""
+        return ()
+
     def serial(self) -> AggregateKey | None:
         """The history that only one command of this process at a time may be deciding on."""
         return None
@@ -57,8 +61,24 @@ class World(Protocol):
     def named(self, kind: str, name: str) -> State | None:
         """The experiment or registered model that has a name."""
 
+    def taken(self, kind: str, name: str) -> State | None:
+        """The same, also when the caller may not know that it exists: names are unique."""
+
+    def known(self, kind: str, aggregate_id: str) -> State | None:
+        """One aggregate, whoever asks: for what has to be true, not for what is told."""
+
+    def of_kind(self, kind: str) -> Iterable[State]:
+        """All catalog aggregates of one kind."""
+
+    def known_of_kind(self, kind: str) -> Iterable[State]:
+        """The same, whoever asks and from wherever."""
+
     def next_experiment_id(self) -> str:
         """The smallest number above all experiment ids in use."""
+
+
+def _unasked(condition: str, _: object) -> bool:
+    raise AssertionError(f"nobody can say whether {condition!r} holds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +87,8 @@ class Context:
 
     now_ms: the server's clock. random: so many random bytes. derive_from: what ids are derived from
     when the caller sent an Idempotency-Key, else None. groups, claims: what is verified of the
-    actor, as far as decisions look at it.
+    actor, as far as decisions look at it. holds: whether a condition, in the language of run
+    searches, is true of a run. Raises Invalid for one that cannot be read.
     """
 
     now_ms: int
@@ -79,6 +100,7 @@ class Context:
     derive_from: bytes | None = None
     groups: frozenset[str] = frozenset()
     claims: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    holds: Callable[[str, Any], bool] = _unasked
 
     def new_id(self, at_ms: int) -> str:
         """A new id of 32 hex digits that sorts by `at_ms`; the same for the same derive_from."""

@@ -9,14 +9,20 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from muniment_schemas import events as e
 from muniment_schemas.envelope import Event
 from muniment_services.domain import (
+    access,
     artifact,
     assessment_data,
+    credential,
     experiment,
     logged_model,
     model_version,
     principal,
+    promotion,
+    promotion_guard,
+    promotion_policy,
     registered_model,
     registry_life,
     run,
@@ -26,17 +32,38 @@ from muniment_services.domain import (
     schema_id,
     trace,
     trace_data,
+    workspace,
 )
 from muniment_services.domain.commands import Command, Context, State, World
 
 Decide = Callable[[World, Any, Context], Event | None]
 Evolve = Callable[[Any, Event], State | None]
+Check = Callable[[World, State | None, Any], None]
 
 DECIDERS: Mapping[type[Command], Decide] = MappingProxyType(
     {
         principal.RegisterPrincipal: principal.register,
+        access.DefineRole: access.define_role,
+        access.RemoveRole: access.remove_role,
+        access.MakeGrant: access.make_grant,
+        access.RevokeGrant: access.revoke_grant,
+        access.EndOwnership: access.end_ownership,
         schema.PublishSchema: schema.publish,
         schema_id.RegisterSchema: schema_id.register,
+        promotion.RequestTransition: promotion.request,
+        promotion.CancelRequest: promotion.cancel,
+        promotion.RejectRequest: promotion.reject,
+        promotion.ApproveRequest: promotion.approve,
+        promotion.AddComment: promotion.add_comment,
+        promotion.UpdateComment: promotion.update_comment,
+        promotion.DeleteComment: promotion.delete_comment,
+        promotion_policy.SetPromotionPolicy: promotion_policy.set_policy,
+        promotion_policy.RemovePromotionPolicy: promotion_policy.remove_policy,
+        credential.IssueCredential: credential.issue,
+        credential.RevokeCredential: credential.revoke,
+        workspace.CreateWorkspace: workspace.create,
+        workspace.UpdateWorkspace: workspace.update,
+        workspace.DeleteWorkspace: workspace.delete,
         experiment.CreateExperiment: experiment.create,
         experiment.RenameExperiment: experiment.rename,
         experiment.DeleteExperiment: experiment.delete,
@@ -91,6 +118,10 @@ DECIDERS: Mapping[type[Command], Decide] = MappingProxyType(
 
 EVOLVERS: Mapping[str, Evolve] = MappingProxyType(
     {
+        access.KIND: access.evolve,
+        promotion_policy.KIND: promotion_policy.evolve,
+        credential.KIND: credential.evolve,
+        workspace.KIND: workspace.evolve,
         experiment.KIND: experiment.evolve,
         principal.KIND: principal.evolve,
         schema.KIND: schema.evolve,
@@ -105,6 +136,10 @@ EVOLVERS: Mapping[str, Evolve] = MappingProxyType(
 
 STATES: Mapping[str, type[State]] = MappingProxyType(
     {
+        access.KIND: access.AccessState,
+        promotion_policy.KIND: promotion_policy.PromotionPolicy,
+        credential.KIND: credential.Credential,
+        workspace.KIND: workspace.Workspace,
         experiment.KIND: experiment.Experiment,
         principal.KIND: principal.PrincipalState,
         schema.KIND: schema.PublishedSchema,
@@ -116,6 +151,17 @@ STATES: Mapping[str, type[State]] = MappingProxyType(
     }
 )
 """Aggregate kind to its state, for reading documents back."""
+
+FOLD_CHECKS: Mapping[type[Event], Check] = MappingProxyType(
+    {
+        e.StageTransitioned: promotion_guard.check_policies,
+        e.AliasSet: promotion_guard.check_policies,
+        e.TransitionApproved: promotion_guard.check_policies,
+        e.RegisteredModelRenamed: promotion_guard.check_name,
+    }
+)
+"""Event type to what must hold besides its own history, by earlier records of the same partition:
+given the world and the aggregate before the event, raises Void."""
 
 NAMED_KINDS = frozenset({experiment.KIND, registered_model.KIND})
 """Kinds whose `name` is unique within the kind."""

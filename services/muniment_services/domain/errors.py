@@ -4,7 +4,10 @@ DomainError
 ├── Invalid            the command says something that cannot be
 ├── NotFound           what it is about does not exist
 ├── AlreadyExists      what it would create does
+├── ReviewRequired     a promotion policy asks for more
 ├── WrongState         it contradicts the state of what it is about
+├── StillNeeded        what it would take away is needed by something else
+├── Superseded         what its right was checked against has changed since
 ├── NotAllowedNow      MLflow's own refusal that it reports as an internal error
 └── KeyReused          the Idempotency-Key belongs to another request
 Quarantined            (not a refusal of the domain's) its history cannot be followed now
@@ -30,12 +33,27 @@ class NotFound(DomainError):
     """There is no such experiment, run, model, version, tag, …"""
 
 
+class ReviewRequired(DomainError):
+    """A policy asks for more than this call gives; the message says what, and how to get it."""
+
+
 class AlreadyExists(DomainError):
     """The name is taken."""
 
 
 class WrongState(DomainError):
     """The aggregate is not in a state that allows this (MLflow's INVALID_STATE)."""
+
+
+class StillNeeded(DomainError):
+    """Something that stays depends on what would go. The message says what."""
+
+
+class Superseded(DomainError):
+    """The access state that the caller's right was checked against has changed; check again."""
+
+    def __init__(self) -> None:
+        super().__init__("Roles or grants changed at the same time; try again.")
 
 
 class NotAllowedNow(DomainError):

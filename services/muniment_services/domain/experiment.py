@@ -31,7 +31,10 @@ DEFAULT_NAME = "Default"
 
 
 class Experiment(State, frozen=True, kw_only=True):
-    """An experiment. Times are milliseconds since 1970 by the server's clock."""
+    """An experiment. Times are milliseconds since 1970 by the server's clock.
+
+    created_by: the principal that made it, and so is its manager.
+    """
 
     experiment_id: str
     name: str
@@ -41,6 +44,8 @@ class Experiment(State, frozen=True, kw_only=True):
     created_at_ms: int
     updated_at_ms: int
     tags: dict[str, str]
+    created_by: str
+    workspace: str
 
 
 class CreateExperiment(Command, frozen=True, kw_only=True):
@@ -162,7 +167,7 @@ def create(world: World, command: CreateExperiment, context: Context) -> e.Exper
         raise AlreadyExists(
             f"Experiment(name={command.name}) already exists. Error: a tag is given more than once."
         )
-    if world.named(KIND, command.name) is not None:
+    if world.taken(KIND, command.name) is not None:
         raise AlreadyExists(
             f"Experiment(name={command.name}) already exists. Error: the name is taken by an "
             "experiment, perhaps a deleted one; restore that one or choose another name."
@@ -183,7 +188,7 @@ def rename(world: World, command: RenameExperiment, context: Context) -> e.Exper
     if experiment.lifecycle != ACTIVE:
         raise WrongState("Cannot rename a non-active experiment.")
     check_length("name", command.name, EXPERIMENT_NAME_CHARS_MAX)
-    holder = world.named(KIND, command.name)
+    holder = world.taken(KIND, command.name)
     if holder is not None and holder is not experiment:
         raise AlreadyExists(
             f"Experiment(name={command.name}) already exists. Error: the name is taken by another "
@@ -254,6 +259,8 @@ def evolve(state: Experiment | None, event: e.Event) -> Experiment:
             created_at_ms=at_ms,
             updated_at_ms=at_ms,
             tags=event.tags,
+            created_by=event.envelope.actor.principal_id,
+            workspace=event.envelope.workspace,
         )
     if state is None:
         raise Void("the experiment does not exist")

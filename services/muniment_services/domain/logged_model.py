@@ -58,6 +58,10 @@ class CreateLoggedModel(Command, frozen=True, kw_only=True):
     params: tuple[tuple[str, str], ...] = ()
     tags: tuple[tuple[str, str], ...] = ()
 
+    def needs(self) -> tuple[AggregateKey, ...]:
+        """The run that it is from."""
+        return (("run", self.source_run_id),) if self.source_run_id else ()
+
 
 class ChangeLoggedModel(Command, frozen=True, kw_only=True):
     """Base of the commands on one logged model."""

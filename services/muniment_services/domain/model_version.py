@@ -5,20 +5,28 @@ from __future__ import annotations
 import json
 
 from muniment_schemas import events as e
+from muniment_schemas.promotion_events import STAGE
 from muniment_services.domain import logged_model as logged_models
 from muniment_services.domain import registry_source as sources
 from muniment_services.domain import run as runs
 from muniment_services.domain.commands import AggregateKey, Command, Context, World
 from muniment_services.domain.errors import NotAllowedNow
 from muniment_services.domain.limits import check_key
+from muniment_services.domain.promotion_guard import (
+    decided_under,
+    origins_of_archived,
+    origins_of_version,
+    others,
+    require_archivable,
+    require_unguarded,
+)
 from muniment_services.domain.registered_model import (
-    RegisteredModel,
+    ModelCommand,
     aliases_of,
     envelope,
     require,
     require_version,
 )
-from muniment_services.domain.registry_life import ModelCommand
 from muniment_services.domain.registry_names import (
     ACTIVE_STAGES,
     check_model_name,
@@ -27,6 +35,7 @@ from muniment_services.domain.registry_names import (
     stage_of,
     version_number,
 )
+from muniment_services.domain.review import Target
 
 REGISTRATIONS_TAG = "mlflow.modelVersions"
 """The tag of a logged model that lists the versions it was registered as, as JSON."""
@@ -67,6 +76,14 @@ class TransitionStage(ModelCommand, frozen=True, kw_only=True):
     version: str
     stage: str
     archive_others: bool = False
+    comment: str | None = None
+
+    def further_needs(self, world: World) -> tuple[AggregateKey, ...]:
+        """What the version comes from, and those that it may archive."""
+        origins = origins_of_version(world, self.name, self.version)
+        if not self.archive_others:
+            return origins
+        return origins + origins_of_archived(world, self.name, self.stage)
 
 
 class DeleteModelVersion(ModelCommand, frozen=True, kw_only=True):
@@ -152,20 +169,18 @@ def transition(world: World, command: TransitionStage, context: Context) -> e.St
             f"'{command.stage}' is not an Active stage. Valid stages are {list(ACTIVE_STAGES)}"
         )
     model, version = require_version(world, command.name, command.version)
+    target = Target(STAGE, stage)
+    require_unguarded(world, model, version, target, context, command.comment)
+    archived = others(model, version, stage) if command.archive_others else ()
+    require_archivable(world, model, archived, context, command.comment)
     return e.StageTransitioned(
         envelope=envelope(context, e.StageTransitioned, model),
         version=version.version,
         from_stage=version.stage,
         to_stage=stage,
-        archived=_others(model, version.version, stage) if command.archive_others else (),
-    )
-
-
-def _others(model: RegisteredModel, number: int, stage: str) -> tuple[e.ArchivedVersion, ...]:
-    return tuple(
-        e.ArchivedVersion(version=other.version, from_stage=other.stage)
-        for other in model.versions.values()
-        if other.stage == stage and other.version != number
+        archived=archived,
+        comment=command.comment or None,
+        decided_under=decided_under(world, model, target, bool(archived)),
     )
 
 

@@ -11,10 +11,14 @@ gaps; `evolve` refuses what cannot follow from it all the same.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from muniment_schemas import events as e
-from muniment_services.domain.commands import Context, State, World
+from muniment_schemas.promotion_events import ALIAS
+from muniment_services.domain import review
+from muniment_services.domain.commands import AggregateKey, Command, Context, State, World
 from muniment_services.domain.errors import Invalid, NotFound, Void
 from muniment_services.domain.registry_names import (
     ARCHIVED,
@@ -24,14 +28,26 @@ from muniment_services.domain.registry_names import (
     check_model_name,
     version_number,
 )
+from muniment_services.domain.review import NOTHING_ASKED, Hand, Review
 
 KIND = "registered_model"
+
+
+class ModelCommand(Command, frozen=True, kw_only=True):
+    """A command about the model of a name."""
+
+    name: str
+
+    def serial(self) -> AggregateKey:
+        """One history per name; a concurrent rename is settled by the log's order."""
+        return (KIND, self.name)
 
 
 class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
     """One version. Texts that were not given are empty; a description may also be None.
 
-    logged_model_id: the logged model that was registered. Times: milliseconds since 1970.
+    logged_model_id: the logged model that was registered. created_by: the principal that registered
+    the version; created_through: those that acted for it. Times: milliseconds since 1970.
     """
 
     name: str
@@ -46,10 +62,20 @@ class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
     run_link: str
     logged_model_id: str | None
     tags: dict[str, str]
+    created_by: str
+    created_through: tuple[str, ...] = ()
+
+    @property
+    def author(self) -> Hand:
+        """Who registered the version, and through whom."""
+        return Hand(self.created_by, self.created_through)
 
 
 class RegisteredModel(State, frozen=True, kw_only=True):
-    """A registered model. last_version: the highest number ever given, deleted ones included."""
+    """A registered model. last_version: the highest number ever given, deleted ones included.
+
+    created_by: the principal that made it, and so is its manager.
+    """
 
     model_id: str
     name: str
@@ -60,6 +86,9 @@ class RegisteredModel(State, frozen=True, kw_only=True):
     versions: dict[int, ModelVersion]
     aliases: dict[str, int]
     last_version: int
+    created_by: str
+    workspace: str
+    review: Review = NOTHING_ASKED
 
 
 def require(world: World, name: str) -> RegisteredModel:
@@ -126,7 +155,8 @@ def evolve(state: RegisteredModel | None, event: e.Event) -> RegisteredModel | N
     changes = _model_changes(state, event)
     if changes is None:
         changes = _version_changes(state, event)
-    return msgspec.structs.replace(state, version=state.version + 1, **changes)
+    reviewed = review.evolve(state.review, event)
+    return msgspec.structs.replace(state, version=state.version + 1, review=reviewed, **changes)
 
 
 def _created(state: RegisteredModel | None, event: e.RegisteredModelCreated) -> RegisteredModel:
@@ -144,6 +174,8 @@ def _created(state: RegisteredModel | None, event: e.RegisteredModelCreated) -> 
         versions={},
         aliases={},
         last_version=0,
+        created_by=event.envelope.actor.principal_id,
+        workspace=event.envelope.workspace,
     )
 
 
@@ -198,6 +230,11 @@ def _version_changes(state: RegisteredModel, event: e.Event) -> dict[str, object
             return _tagged(
                 state, event.version, _without(_version_of(state, event.version).tags, event.key)
             )
+        case e.TransitionApproved():
+            return _approved(state, event)
+    if isinstance(event, review.EVENTS):
+        _version_of(state, event.version)
+        return {}
     raise AssertionError(f"{type(event).__name__} is no event of a registered model")
 
 
@@ -218,6 +255,8 @@ def _version_created(state: RegisteredModel, event: e.ModelVersionCreated) -> di
         run_link=event.run_link or "",
         logged_model_id=event.logged_model_id,
         tags=event.tags,
+        created_by=event.envelope.actor.principal_id,
+        created_through=event.envelope.actor.delegation,
     )
     return {
         "versions": {**state.versions, event.version: created},
@@ -226,10 +265,30 @@ def _version_created(state: RegisteredModel, event: e.ModelVersionCreated) -> di
     }
 
 
+def _approved(state: RegisteredModel, event: e.TransitionApproved) -> dict[str, object]:
+    """The last approval moves the version by the same event."""
+    _version_of(state, event.version)
+    if not event.completes:
+        return {}
+    if event.target_kind == ALIAS:
+        return {"aliases": {**state.aliases, event.target: event.version}}
+    return _moved(state, event.version, event.target, event.archived, event)
+
+
 def _stage_transitioned(state: RegisteredModel, event: e.StageTransitioned) -> dict[str, object]:
+    return _moved(state, event.version, event.to_stage, event.archived, event)
+
+
+def _moved(
+    state: RegisteredModel,
+    version: int,
+    to_stage: str,
+    others: Iterable[e.ArchivedVersion],
+    event: e.Event,
+) -> dict[str, object]:
     at_ms = event.envelope.recorded_at_ms
-    stages = {archived.version: ARCHIVED for archived in event.archived}
-    stages[event.version] = event.to_stage
+    stages = {archived.version: ARCHIVED for archived in others}
+    stages[version] = to_stage
     moved = {
         number: msgspec.structs.replace(
             _version_of(state, number), stage=stage, updated_at_ms=at_ms

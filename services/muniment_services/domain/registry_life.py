@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from muniment_schemas import events as e
-from muniment_services.domain.commands import AggregateKey, Command, Context, World
-from muniment_services.domain.errors import AlreadyExists
+from muniment_schemas.promotion_events import ALIAS
+from muniment_services.domain.commands import AggregateKey, Context, World
+from muniment_services.domain.errors import AlreadyExists, ReviewRequired
 from muniment_services.domain.limits import check_key
+from muniment_services.domain.promotion_guard import (
+    decided_under,
+    origins_of_version,
+    require_unguarded,
+)
+from muniment_services.domain.promotion_policy import escapes
 from muniment_services.domain.registered_model import (
     KIND,
+    ModelCommand,
     RegisteredModel,
     envelope,
     require,
@@ -21,16 +29,7 @@ from muniment_services.domain.registry_names import (
     check_new_alias,
     check_new_name,
 )
-
-
-class ModelCommand(Command, frozen=True, kw_only=True):
-    """A command about the model of a name."""
-
-    name: str
-
-    def serial(self) -> AggregateKey:
-        """One history per name; a concurrent rename is settled by the log's order."""
-        return (KIND, self.name)
+from muniment_services.domain.review import Target
 
 
 class CreateRegisteredModel(ModelCommand, frozen=True, kw_only=True):
@@ -75,6 +74,10 @@ class SetAlias(ModelCommand, frozen=True, kw_only=True):
     alias: str
     version: str
 
+    def further_needs(self, world: World) -> tuple[AggregateKey, ...]:
+        """The run that the version comes from."""
+        return origins_of_version(world, self.name, self.version)
+
 
 class DeleteAlias(ModelCommand, frozen=True, kw_only=True):
     """Remove an alias."""
@@ -90,7 +93,7 @@ def create(
     for key, value in command.tags:
         check_model_tag(key, value)
     tags = dict(command.tags)
-    holder = world.named(KIND, command.name)
+    holder = world.taken(KIND, command.name)
     if holder is not None:
         assert isinstance(holder, RegisteredModel)
         raise _taken(holder, by_prompt=PROMPT_TAG in tags)
@@ -133,11 +136,16 @@ def rename(
     """Raises Invalid for the new name, NotFound, AlreadyExists when the new name is taken."""
     check_new_name(command.new_name)
     model = require(world, command.name)
-    holder = world.named(KIND, command.new_name)
+    holder = world.taken(KIND, command.new_name)
     if holder is not None and holder is not model:
         raise AlreadyExists(
             f"Registered Model (name={command.new_name}) already exists. Error: the name is taken "
             "by another model or prompt."
+        )
+    if escaped := escapes(world, model, command.new_name):
+        raise ReviewRequired(
+            f"Another name would take the model out of the policy {', '.join(escaped)}, or bring "
+            "what is promoted already under it. Change the policy first."
         )
     return e.RegisteredModelRenamed(
         envelope=envelope(context, e.RegisteredModelRenamed, model),
@@ -197,11 +205,14 @@ def set_alias(world: World, command: SetAlias, context: Context) -> e.AliasSet |
     previous = model.aliases.get(command.alias)
     if previous == version.version:
         return None
+    target = Target(ALIAS, command.alias)
+    require_unguarded(world, model, version, target, context)
     return e.AliasSet(
         envelope=envelope(context, e.AliasSet, model),
         alias=command.alias,
         version=version.version,
         previous_version=previous,
+        decided_under=decided_under(world, model, target, archives=False),
     )
 
 

@@ -83,6 +83,13 @@ def check(world: World, source: str, run_id: str | None, model_id: str | None) -
     return origin
 
 
+def model_named_by(source: str) -> str | None:
+    """The registered model that a source takes its files from. Raises Invalid for a bad URI."""
+    if _split(source).scheme != "models":
+        return None
+    return _parse(source).name or None
+
+
 def locate(world: World, origin: Origin) -> tuple[str, Origin]:
     """The place of a checked source's files, and the origin with the run that is known by now.
 
@@ -184,7 +191,7 @@ def _check_run_source(world: World, origin: Origin) -> None:
     if split.scheme == "models" and (split.netloc or _parse(source).model_id is not None):
         _refuse(source, "model_id")
     if _is_proxied(source) and not (
-        origin.run_id and _is_within(source, _run_artifacts(world, origin))
+        origin.run_id and is_within(source, _run_artifacts(world, origin))
     ):
         _refuse(source, "run_id")
 
@@ -199,7 +206,7 @@ def _check_model_source(world: World, origin: Origin) -> None:
         _refuse(source, "model_id")
     if split.scheme == "runs":
         _refuse(source, "model_id")
-    if _is_proxied(source) and not _is_within(source, _model_artifacts(world, origin)):
+    if _is_proxied(source) and not is_within(source, _model_artifacts(world, origin)):
         _refuse(source, "model_id")
 
 
@@ -219,10 +226,8 @@ def _model_artifacts(world: World, origin: Origin) -> str:
 
 
 def _check_local(source: str, root: str | None, id_name: str) -> None:
-    if root is not None and _is_local(root, _split(root)):
-        within, path = _local_path(root), _local_path(source)
-        if path == within or path.startswith(within.rstrip("/") + "/"):
-            return
+    if root is not None and _is_local(root, _split(root)) and _is_in_folder(source, root):
+        return
     raise Invalid(
         f"Invalid model version source: '{source}'. To use a local path as a model version source, "
         f"the {id_name} request parameter has to be specified and the local path has to be "
@@ -292,6 +297,11 @@ def _is_local(source: str, split: SplitResult) -> bool:
     return split.scheme in ("", "file")
 
 
+def _is_in_folder(source: str, root: str) -> bool:
+    within, path = _local_path(root), _local_path(source)
+    return path == within or path.startswith(within.rstrip("/") + "/")
+
+
 def _local_path(uri: str) -> str:
     split = _split(uri)
     path = split.path if split.scheme == "file" else uri
@@ -308,7 +318,10 @@ def _is_proxied(source: str) -> bool:
     )
 
 
-def _is_within(source: str, root: str) -> bool:
+def is_within(source: str, root: str) -> bool:
+    """Whether a place of files lies in another, however both are spelled. Raises Invalid."""
+    if _is_local(source, _split(source)):
+        return _is_local(root, _split(root)) and _is_in_folder(source, root)
     scheme, host, parts = _normal_parts(source)
     root_scheme, root_host, root_parts = _normal_parts(root)
     return (

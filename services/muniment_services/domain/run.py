@@ -54,7 +54,7 @@ def require(world: World, run_id: str) -> Run:
 
 def lifecycle_of(world: World, run: Run) -> str:
     """The run's effective stage, its experiment's deletion taken into account."""
-    experiment = world.get("experiment", run.experiment_id)
+    experiment = world.known("experiment", run.experiment_id)
     assert experiment is None or isinstance(experiment, Experiment)
     return effective_lifecycle(run.lifecycle, run.lifecycle_changed_at_ms, experiment)
 

@@ -129,6 +129,10 @@ class LinkTraceToRun(TraceCommand, frozen=True, kw_only=True):
 
     run_id: str
 
+    def needs(self) -> tuple[AggregateKey, ...]:
+        """The trace and the run."""
+        return (*super().needs(), ("run", self.run_id))
+
 
 class LinkPrompts(TraceCommand, frozen=True, kw_only=True):
     """Note which prompt versions (name/version) a trace used."""

@@ -90,6 +90,11 @@ class Record:
     headers: tuple[tuple[str, bytes], ...]
     timestamp_ms: int
 
+    @property
+    def event_id(self) -> bytes:
+        """What the first header says, which is `ce_id`; empty in a record that is none of ours."""
+        return self.headers[0][1] if self.headers else b""
+
 
 class LogError(Exception):
     """Base of what a log can raise."""

@@ -19,7 +19,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError
@@ -99,12 +100,17 @@ class KafkaLog:
             self._accepting = True
 
     def _prepare(self) -> list[Topic]:
-        options = self._brokers.options()
-        admin = connected(self._brokers, lambda: KafkaAdminClient(**options))
-        try:
-            wanted = {self._names.topics[name]: n for name, n in self.partitions.items()}
-            bootstrap = ",".join(self._brokers.bootstrap)
+        wanted = {self._names.topics[name]: n for name, n in self.partitions.items()}
+        bootstrap = ",".join(self._brokers.bootstrap)
+        with self._admin() as admin:
             return prepared(admin, wanted, self._replication, not self._read_only, bootstrap)
+
+    @contextmanager
+    def _admin(self, **limits: float) -> Iterator[KafkaAdminClient]:
+        options = self._brokers.options()
+        admin = connected(self._brokers, lambda: KafkaAdminClient(**options), **limits)
+        try:
+            yield admin
         finally:
             admin.close()
 
@@ -128,12 +134,8 @@ class KafkaLog:
         )
 
     def _lost_topics(self) -> list[str]:
-        options = self._brokers.options()
-        admin = connected(self._brokers, lambda: KafkaAdminClient(**options), 0.0)
-        try:
+        with self._admin(within_s=0.0) as admin:
             found = described(admin, [topic.name for topic in self._made])
-        finally:
-            admin.close()
         return [
             topic.name
             for topic in self._made

@@ -202,7 +202,8 @@ def refusal(text: str) -> str | None:
             return None
         return (
             "the brokers hang up when we say who we are; most likely they refuse our user name, "
-            "password or token (kafka_username, kafka_password, kafka_token_url)"
+            "password or token (kafka_username, kafka_password, kafka_token_url), or want none at "
+            "this port (kafka_security_protocol)"
         )
     line = next((line for line in text.splitlines() if "token endpoint" in line), "")
     return f"{found}: {line}" if line else found

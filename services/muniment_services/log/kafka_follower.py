@@ -27,7 +27,9 @@ from muniment_services.log.kafka_reader import (
     RETRY_S,
     Consumers,
     close_consumer,
+    no_record,
     records_of,
+    refuse_hole,
 )
 
 FOLLOW_RECORDS_MAX = 20_000
@@ -51,7 +53,7 @@ class Follower:
     """
 
     def __init__(self, consumers: Consumers, start: Mapping[TopicPartition, Offset]) -> None:
-        """Nothing is fetched before `run`."""
+        """Nothing is fetched before `start`."""
         self.due = dict(start)
         self.failure: LogError | None = None
         self.woken = asyncio.Event()
@@ -125,6 +127,9 @@ class Follower:
                 self._pass_over_taken(consumer, place)
                 try:
                     polled = consumer.poll(POLL_MS)
+                    if not polled:
+                        for at, due in place.items():
+                            refuse_hole(consumer, names.theirs[at], at, due)
                 except LOST as error:
                     raise LogCorrupt(f"the log has lost events: {error}") from error
                 if polled:
@@ -148,7 +153,7 @@ class Follower:
             at = self._consumers.names.ours[theirs]
             for record in records_of(at, batch):
                 if record.offset != place[at]:
-                    raise LogCorrupt(f"the log has no record {at}@{place[at]}")
+                    raise LogCorrupt(no_record(at, place[at]))
                 place[at] = Offset(record.offset + 1)
                 records.append(record)
         self._tell(self.offer, records)

@@ -267,7 +267,7 @@ class _Reader:
                 continue
             record = self._fetched.popleft()
             if record.offset != self._due:
-                raise LogCorrupt(f"the log has no record {at}@{self._due}")
+                raise LogCorrupt(no_record(at, self._due))
             found.append(record)
             self._due = Offset(self._due + 1)
             size += len(record.value) + len(record.key)
@@ -298,15 +298,46 @@ class _Reader:
         polled = self._consumer.poll(POLL_MS)
         for batch in polled.values():
             self._fetched.extend(records_of(at, batch))
-        if not polled and time.monotonic() > deadline:
+        if polled:
+            return
+        refuse_hole(self._consumer, self._names.theirs[at], at, self._due)
+        if time.monotonic() > deadline:
             raise KafkaError(f"no record came within {READ_S_MAX:g} s")
 
 
 def records_of(at: TopicPartition, batch: Iterable[Any]) -> list[Record]:
-    """Records as kafka-python gives them, as ours."""
+    """Records as kafka-python gives them, as ours; what is null in a stranger's record is empty."""
     return [
-        Record(at, Offset(r.offset), r.key, r.value, tuple(r.headers), r.timestamp) for r in batch
+        Record(
+            at,
+            Offset(r.offset),
+            r.key or b"",
+            r.value or b"",
+            tuple((name, value or b"") for name, value in r.headers),
+            r.timestamp,
+        )
+        for r in batch
     ]
+
+
+def refuse_hole(
+    consumer: KafkaConsumer, theirs: KafkaPartition, at: TopicPartition, due: Offset
+) -> None:
+    """Raise LogCorrupt when a consumer that fetched nothing has gone past the record that is due.
+
+    Kafka keeps an offset for what it gives to nobody: a marker that ends a transaction, a record
+    that compaction has removed. Muniment writes neither.
+    """
+    if consumer.position(theirs, POLL_MS) > due:
+        raise LogCorrupt(no_record(at, due))
+
+
+def no_record(at: TopicPartition, offset: Offset) -> str:
+    """What is said of a hole in a partition."""
+    return (
+        f"the log has no record {at}@{offset}: it was removed, or is the marker of a transaction, "
+        "which only a foreign producer writes. Grant Write on the topics to Muniment alone"
+    )
 
 
 def close_consumer(consumer: KafkaConsumer) -> None:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
+from kafka import TopicPartition
+from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient, OffsetSpec
 from kafka.errors import (
     KafkaError,
     PolicyViolationError,
@@ -92,6 +93,8 @@ def prepared(
     if missing:
         _create(admin, missing, replication)
         found = described(admin, wanted)
+    else:
+        _refuse_trimmed(admin, found.values())
     topics = [found[name] for name in wanted]
     for topic in topics:
         if topic.partitions != wanted[topic.name]:
@@ -121,6 +124,25 @@ def described(admin: KafkaAdminClient, wanted: Iterable[str]) -> dict[str, Topic
                 f"our principal may not describe topic {topic['name']}; see deploy/kafka/acls.sh"
             )
     return found
+
+
+def _refuse_trimmed(admin: KafkaAdminClient, topics: Iterable[Topic]) -> None:
+    begin = {
+        TopicPartition(topic.name, number): OffsetSpec.EARLIEST
+        for topic in topics
+        for number in range(topic.partitions)
+    }
+    try:
+        found = admin.list_partition_offsets(begin)
+    except KafkaError as error:
+        raise LogUnavailable(f"the brokers do not tell where topics begin: {error}") from error
+    for at, first in found.items():
+        if first.offset > 0:
+            raise LogCorrupt(
+                f"the first {first.offset} records of {at.topic}, partition {at.partition}, were "
+                "removed (by kafka-delete-records.sh, or by a retention that was set for a time). "
+                "Restore them from a copy of the log: `muniment log copy --help`"
+            )
 
 
 def _create(admin: KafkaAdminClient, missing: Mapping[str, int], replication: int | None) -> None:

@@ -1,0 +1,106 @@
+"""Promotion policies over HTTP: `/api/v1/policies/promotion`.
+
+Whoever is signed in may read them, so that everybody knows what a promotion takes; only admins
+change them.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from muniment_auth.permissions import Permission as P
+from muniment_services import conditions
+from muniment_services.api import wire
+from muniment_services.api.requests import Field, Fields, check_content_type, from_query
+from muniment_services.api.routes import Call, Route
+from muniment_services.domain.errors import Invalid, NotFound
+from muniment_services.domain.limits import shown
+from muniment_services.domain.promotion_policy import (
+    KIND,
+    PromotionPolicy,
+    RemovePromotionPolicy,
+    SetPromotionPolicy,
+    builtins,
+)
+from muniment_services.write import Outcome
+
+_REASON: Fields = (Field("reason"),)
+
+
+class PolicyBody(msgspec.Struct, forbid_unknown_fields=True):
+    """What a policy is to say; what the fields mean: `PromotionPolicySet`."""
+
+    pattern: str
+    workspace: str | None = None
+    stages: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    approvals: int = 1
+    approver_groups: tuple[str, ...] = ()
+    exclude_requester: bool = True
+    exclude_author: bool = False
+    required_tags: tuple[str, ...] = ()
+    condition: str | None = None
+    required_comment: bool = False
+
+
+async def list_policies(call: Call) -> bytes:
+    """GET /api/v1/policies/promotion: policies of the workspaces that one knows of, by name."""
+    await call.services.caught_up()
+    policies = call.services.fold.state.of_kind(KIND)
+    found = [p for p in policies if isinstance(p, PromotionPolicy) and _is_told(call, p)]
+    found.sort(key=lambda policy: policy.policy)
+    return wire.encode({"policies": [builtins(policy) for policy in found]})
+
+
+async def get_policy(call: Call) -> bytes:
+    """GET /api/v1/policies/promotion/{name}."""
+    await call.services.caught_up()
+    name = call.path_params["name"]
+    found = call.services.fold.state.get(KIND, name)
+    if not isinstance(found, PromotionPolicy) or not _is_told(call, found):
+        raise NotFound(f"There is no promotion policy {shown(name)}.")
+    return wire.encode({"policy": builtins(found)})
+
+
+def _is_told(call: Call, policy: PromotionPolicy) -> bool:
+    return call.authority.reaches(policy.workspace)
+
+
+async def set_policy(call: Call) -> bytes:
+    """PUT /api/v1/policies/promotion/{name}: lay down a policy, or change it."""
+    check_content_type(call.content_type)
+    try:
+        body = msgspec.json.decode(call.body, type=PolicyBody)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Invalid(f"The request body cannot be read: {error}") from None
+    if body.condition:
+        conditions.check(body.condition)
+    fields = {name: getattr(body, name) for name in body.__struct_fields__}
+    workspace = body.workspace or call.caller.workspace
+    command = SetPromotionPolicy(
+        policy=call.path_params["name"], **{**fields, "workspace": workspace}
+    )
+
+    def render(outcome: Outcome) -> bytes:
+        found = outcome.after or call.services.fold.state.get(KIND, command.policy)
+        assert isinstance(found, PromotionPolicy)
+        return wire.encode({"policy": builtins(found)})
+
+    return await call.services.writer.submit(call.caller, command, render)
+
+
+async def remove_policy(call: Call) -> bytes:
+    """DELETE /api/v1/policies/promotion/{name}?reason=."""
+    reason = from_query(call.query, _REASON).get("reason")
+    command = RemovePromotionPolicy(policy=call.path_params["name"], reason=reason)
+    return await call.services.writer.submit(call.caller, command, lambda _: b"{}")
+
+
+_PATH = "/api/v1/policies/promotion"
+
+ROUTES = (
+    Route("GET", _PATH, P.SELF_USE, list_policies),
+    Route("GET", f"{_PATH}/{{name}}", P.SELF_USE, get_policy),
+    Route("PUT", f"{_PATH}/{{name}}", P.SERVER_ADMIN, set_policy),
+    Route("DELETE", f"{_PATH}/{{name}}", P.SERVER_ADMIN, remove_policy),
+)

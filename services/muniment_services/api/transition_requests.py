@@ -1,0 +1,375 @@
+"""Reviewed promotions, as Databricks' workspace registry speaks of them: requests, comments,
+activities. A stage `@ALIAS` asks for an alias instead.
+
+Source: databricks-sdk, `ModelRegistryAPI`; Databricks REST API, model registry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from muniment_auth.permissions import Permission as P
+from muniment_auth.resources import NO_ATTRIBUTES, Attributes
+from muniment_projections.activities.apply import REQUESTED
+from muniment_projections.activities.apply import activities as activities_by
+from muniment_projections.activities.reader import RecordedActivity, of_name, of_version
+from muniment_projections.artifacts.reader import artifacts_below
+from muniment_schemas.promotion_events import ALIAS
+from muniment_services.api import wire
+from muniment_services.api import wire_registry as shapes
+from muniment_services.api.model_versions import TRANSITION, VERSION, transition_command
+from muniment_services.api.registered_models import NAME, empty, search_models
+from muniment_services.api.registry_history import past_readable
+from muniment_services.api.requests import Field, Fields
+from muniment_services.api.routes import Call, Route, mlflow
+from muniment_services.authority import of_model
+from muniment_services.domain import promotion as domain
+from muniment_services.domain.artifact import path_of
+from muniment_services.domain.errors import Invalid
+from muniment_services.domain.promotion_evidence import FileDigests
+from muniment_services.domain.registered_model import (
+    RegisteredModel,
+    aliases_of,
+    latest_versions,
+    require,
+    require_version,
+)
+from muniment_services.domain.registry_names import PRODUCTION, STAGING, version_number
+from muniment_services.domain.review import Comment, Request
+from muniment_services.write import Outcome
+
+EVIDENCE_FILES_MAX = 1000
+"""Digests of files in the evidence of one approval; how many there are is told besides."""
+
+ACTIONS = ("APPROVE_TRANSITION_REQUEST", "REJECT_TRANSITION_REQUEST")
+CANCEL = "CANCEL_TRANSITION_REQUEST"
+
+LEVELS = (
+    ("CAN_MANAGE", P.MODEL_DELETE, None),
+    ("CAN_MANAGE_PRODUCTION_VERSIONS", P.MODEL_PROMOTE, PRODUCTION),
+    ("CAN_MANAGE_STAGING_VERSIONS", P.MODEL_PROMOTE, STAGING),
+    ("CAN_EDIT", P.MODEL_WRITE, None),
+)
+"""Databricks' permission levels, the highest first, and what a caller must hold for each."""
+LEVEL_LEAST = "CAN_READ"
+
+_CREATE: Fields = (*VERSION, Field("stage", required=True), Field("comment"))
+_APPROVE: Fields = (*_CREATE, Field("archive_existing_versions", "bool"))
+_DELETE: Fields = (*_CREATE, Field("creator"))
+_COMMENT: Fields = (*VERSION, Field("comment", required=True))
+_UPDATE_COMMENT: Fields = (Field("id", required=True), Field("comment", required=True))
+_COMMENT_ID: Fields = (Field("id", required=True),)
+
+
+async def create(call: Call) -> bytes:
+    """POST transition-requests/create."""
+    params = call.params(_CREATE)
+    command = domain.RequestTransition(
+        name=params["name"],
+        version=params["version"],
+        stage=params["stage"],
+        comment=params.get("comment"),
+    )
+    made = await call.services.writer.submit(call.caller, command, _requested(call, command))
+    return made
+
+
+def _requested(call: Call, command: domain.RequestTransition) -> Callable[[Outcome], bytes]:
+    target = domain.target_of(command.stage)
+
+    def render(outcome: Outcome) -> bytes:
+        model = outcome.after
+        assert isinstance(model, RegisteredModel)
+        found = model.review.request(int(command.version), target)
+        assert found is not None
+        return wire.encode({"request": _request(call, model, found)})
+
+    return render
+
+
+async def list_open(call: Call) -> bytes:
+    """GET transition-requests/list: those that nobody has decided yet."""
+    params = call.params(VERSION)
+    await call.services.caught_up()
+    model, version = require_version(call.world, params["name"], params["version"])
+    found = [r for r in model.review.requests if r.version == version.version]
+    return wire.encode({"requests": [_request(call, model, request) for request in found]})
+
+
+async def approve(call: Call) -> bytes:
+    """POST transition-requests/approve: the last approval that it takes moves the version."""
+    params = call.params(_APPROVE)
+    command = domain.ApproveRequest(
+        name=params["name"],
+        version=params["version"],
+        stage=params["stage"],
+        comment=params.get("comment"),
+        archive_others=params.get("archive_existing_versions", False),
+        files=await _digests(call, params["name"], params["version"]),
+    )
+    return await _decide(call, command)
+
+
+async def reject(call: Call) -> bytes:
+    """POST transition-requests/reject."""
+    params = call.params(_CREATE)
+    command = domain.RejectRequest(
+        name=params["name"],
+        version=params["version"],
+        stage=params["stage"],
+        comment=params.get("comment"),
+    )
+    return await _decide(call, command)
+
+
+async def cancel(call: Call) -> bytes:
+    """DELETE transition-requests/delete: one's own request."""
+    params = call.deletion_params(_DELETE)
+    command = domain.CancelRequest(
+        name=params["name"],
+        version=params["version"],
+        stage=params["stage"],
+        comment=params.get("comment"),
+        creator=params.get("creator"),
+    )
+    return await _decide(call, command)
+
+
+async def _decide(call: Call, command: domain.ReviewCommand) -> bytes:
+    def render(outcome: Outcome) -> bytes:
+        event, model = outcome.event, outcome.after
+        assert event is not None
+        assert isinstance(model, RegisteredModel)
+        done = next(activities_by(event, model))
+        shown = wire.without_none(
+            id=event.envelope.event_id,
+            activity_type=done.kind,
+            user_id=event.envelope.actor.principal_id,
+            creation_timestamp=event.envelope.recorded_at_ms,
+            last_updated_timestamp=event.envelope.recorded_at_ms,
+            from_stage=done.from_target,
+            to_stage=done.to_target,
+            comment=done.comment,
+            system_comment=done.system_comment,
+        )
+        return wire.encode({"activity": shown})
+
+    return await call.services.writer.submit(call.caller, command, render)
+
+
+async def _digests(call: Call, name: str, version: str) -> FileDigests:
+    """Digests of the version's files, as everything that was in the log at this call says."""
+    await call.services.caught_up()
+    _, found = require_version(call.authority.view(call.services.fold.state), name, version)
+    location = found.storage_location
+    try:
+        folder = path_of(location)
+    except Invalid:
+        return FileDigests(location=location)  # They are kept elsewhere.
+    files = await call.services.read(
+        lambda connection: artifacts_below(connection, folder, EVIDENCE_FILES_MAX)
+    )
+    return FileDigests(
+        location=location,
+        by_path={path: digest.hex() for path, digest in files.listed},
+        total=files.total,
+        sha256=files.sha256,
+    )
+
+
+def _request(call: Call, model: RegisteredModel, request: Request) -> wire.Json:
+    aliased = request.target.kind == ALIAS
+    return wire.without_none(
+        id=request.activity_id,
+        activity_type=REQUESTED,
+        creation_timestamp=request.at_ms,
+        last_updated_timestamp=max([request.at_ms, *(a.at_ms for a in request.approvals)]),
+        user_id=request.requester,
+        from_stage=None if aliased else model.versions[request.version].stage,
+        to_stage=request.target.shown,
+        comment=request.comment,
+        available_actions=_actions(call, model, request),
+        approvals=[a.approver for a in request.approvals] or None,
+    )
+
+
+def _actions(call: Call, model: RegisteredModel, request: Request) -> list[str]:
+    target = request.target
+    if target.kind == ALIAS:
+        attributes = Attributes(alias=target.name)
+    else:
+        attributes = Attributes(stage=target.name)
+    may = call.authority.allows(of_model(model), P.MODEL_APPROVE, attributes)
+    mine = request.requester == call.caller.actor.principal_id
+    return [*(ACTIONS if may else ()), *((CANCEL,) if mine else ())]
+
+
+async def activities(call: Call) -> bytes:
+    """GET activities/list: all that was done to a version, and asked for it, the oldest first."""
+    params = call.params(VERSION)
+    await call.services.caught_up()
+    model, version = require_version(call.world, params["name"], params["version"])
+    found = await call.services.read(lambda c: of_version(c, model.model_id, version.version))
+    return wire.page("activities", map(_activity, found), None)
+
+
+async def activities_of(call: Call) -> bytes:
+    """GET /api/v1/models/NAME/versions/VERSION/activities: the same, of what is gone as well.
+
+    Versions of that number of every model that ever had the name are told; the model_id tells them
+    apart.
+    """
+    name, number = call.path_params["name"], version_number(call.path_params["version"])
+    workspace = call.authority.workspace
+    found = await call.services.read(lambda c: of_name(c, name, number, workspace))
+    may_read = past_readable(call, name)
+    told = [activity for activity in found if may_read(activity.model_id)]
+    if not told:
+        require_version(call.world, name, str(number))
+    return wire.encode(
+        {"activities": [{**_activity(one), "model_id": one.model_id} for one in told]}
+    )
+
+
+def _activity(activity: RecordedActivity) -> wire.Json:
+    return wire.without_none(
+        id=activity.id,
+        activity_type=activity.kind,
+        user_id=activity.actor,
+        creation_timestamp=activity.at_ms,
+        last_updated_timestamp=activity.updated_at_ms,
+        from_stage=activity.from_target,
+        to_stage=activity.to_target,
+        comment=activity.comment,
+        system_comment=activity.system_comment,
+    )
+
+
+async def add_comment(call: Call) -> bytes:
+    """POST comments/create."""
+    params = call.params(_COMMENT)
+    command = domain.AddComment(
+        name=params["name"], version=params["version"], text=params["comment"]
+    )
+
+    def render(outcome: Outcome) -> bytes:
+        return _commented(outcome, outcome.event.comment_id)  # type: ignore[union-attr]
+
+    return await call.services.writer.submit(call.caller, command, render)
+
+
+async def update_comment(call: Call) -> bytes:
+    """PATCH comments/update."""
+    params = call.params(_UPDATE_COMMENT)
+    command = domain.UpdateComment(comment_id=params["id"], text=params["comment"])
+
+    def render(outcome: Outcome) -> bytes:
+        if outcome.event is None:
+            found = domain.comment_of(call.services.fold.state, params["id"])
+            assert found is not None
+            return wire.encode({"comment": _comment(found[1])})
+        return _commented(outcome, params["id"])
+
+    return await call.services.writer.submit(call.caller, command, render)
+
+
+async def delete_comment(call: Call) -> bytes:
+    """DELETE comments/delete."""
+    command = domain.DeleteComment(comment_id=call.deletion_params(_COMMENT_ID)["id"])
+    return await call.services.writer.submit(call.caller, command, empty)
+
+
+def _commented(outcome: Outcome, comment_id: str) -> bytes:
+    assert isinstance(outcome.after, RegisteredModel)
+    return wire.encode({"comment": _comment(outcome.after.review.comments[comment_id])})
+
+
+def _comment(comment: Comment) -> wire.Json:
+    return {
+        "id": comment.comment_id,
+        "user_id": comment.author,
+        "comment": comment.text,
+        "creation_timestamp": comment.created_at_ms,
+        "last_updated_timestamp": comment.updated_at_ms,
+        "available_actions": ["EDIT_COMMENT", "DELETE_COMMENT"],
+    }
+
+
+async def transition(call: Call) -> bytes:
+    """POST databricks/model-versions/transition-stage."""
+    command = transition_command(call.params(TRANSITION))
+
+    def render(outcome: Outcome) -> bytes:
+        model = outcome.after
+        assert isinstance(model, RegisteredModel)
+        return wire.encode(
+            {"model_version_databricks": _version(call, model, int(command.version))}
+        )
+
+    return await call.services.writer.submit(call.caller, command, render)
+
+
+async def get_model(call: Call) -> bytes:
+    """GET databricks/registered-models/get."""
+    await call.services.caught_up()
+    model = require(call.world, call.params(NAME)["name"])
+    latest = [
+        {**shapes.model_version(version), "user_id": version.created_by}
+        for version in latest_versions(model)
+    ]
+    return wire.encode(
+        {
+            "registered_model_databricks": {
+                **shapes.registered_model(model),
+                **({"latest_versions": latest} if latest else {}),
+                "id": model.model_id,
+                "user_id": model.created_by,
+                "permission_level": _level(call, model),
+            }
+        }
+    )
+
+
+def _version(call: Call, model: RegisteredModel, number: int) -> wire.Json:
+    version = model.versions[number]
+    shown = shapes.model_version(version, aliases_of(model, number))
+    opened = [_request(call, model, r) for r in model.review.requests if r.version == number]
+    return {
+        **shown,
+        "user_id": version.created_by,
+        "permission_level": _level(call, model),
+        **({"open_requests": opened} if opened else {}),
+    }
+
+
+def _level(call: Call, model: RegisteredModel) -> str:
+    """What the caller may do with a model, as near as Databricks' levels can say it."""
+    resource = of_model(model)
+    for level, permission, stage in LEVELS:
+        attributes = NO_ATTRIBUTES if stage is None else Attributes(stage=stage)
+        if call.authority.allows(resource, permission, attributes):
+            return level
+    return LEVEL_LEAST
+
+
+def _databricks(path: str) -> str:
+    return f"/api/2.0/mlflow/databricks/{path}"
+
+
+ROUTES: tuple[Route, ...] = (
+    *mlflow("POST", "transition-requests/create", P.MODEL_REQUEST, create),
+    *mlflow("GET", "transition-requests/list", P.MODEL_READ, list_open),
+    *mlflow("POST", "transition-requests/approve", P.MODEL_APPROVE, approve),
+    *mlflow("POST", "transition-requests/reject", P.MODEL_APPROVE, reject),
+    *mlflow("DELETE", "transition-requests/delete", P.MODEL_REQUEST, cancel),
+    *mlflow("GET", "activities/list", P.MODEL_READ, activities),
+    *mlflow("POST", "comments/create", P.MODEL_REQUEST, add_comment),
+    *mlflow("PATCH", "comments/update", P.MODEL_REQUEST, update_comment),
+    *mlflow("DELETE", "comments/delete", P.MODEL_REQUEST, delete_comment),
+    *mlflow("GET", "registered-models/list", P.MODEL_READ, search_models),
+    Route("POST", _databricks("model-versions/transition-stage"), P.MODEL_PROMOTE, transition),
+    Route("GET", _databricks("registered-models/get"), P.MODEL_READ, get_model),
+    Route(
+        "GET", "/api/v1/models/{name}/versions/{version}/activities", P.MODEL_READ, activities_of
+    ),
+)

@@ -1,0 +1,144 @@
+"""Who principals are: noted in the log at first sight, read back where somebody is to be named."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from muniment_auth.identity import (
+    IdentityForgotten,
+    IdentityKeys,
+    KeyPlace,
+    KeysUnavailable,
+    seal,
+    unseal,
+)
+from muniment_auth.principal import Principal
+from muniment_services.domain.commands import Command
+from muniment_services.domain.principal import KIND, PrincipalState, RegisterPrincipal
+from muniment_services.fold import Fold
+
+AT_HAND_MAX = 10_000
+"""Identities that are kept in the clear in memory at most; the ones read longest ago go."""
+
+AT_HAND_MS = 3_600_000
+"""For so long: a person whose key is destroyed is forgotten here too, an hour later at the latest.
+"""
+
+Submit = Callable[[Command], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who a principal is: the identity provider, its name for the principal, a name for people."""
+
+    issuer: str
+    subject: str
+    name: str
+
+
+class Identities:
+    """Notes and reads identities. Lives on one event loop; keys are read and made in threads."""
+
+    def __init__(
+        self,
+        place: KeyPlace,
+        fold: Fold,
+        submit: Submit,
+        now_ms: Callable[[], int],
+        random: Callable[[int], bytes],
+    ) -> None:
+        """submit: records a command of the server's own."""
+        self._keys = IdentityKeys(place)
+        self._fold = fold
+        self._submit = submit
+        self._now_ms = now_ms
+        self._random = random
+        self._at_hand: OrderedDict[str, tuple[Identity, int]] = OrderedDict()
+        self._registering: dict[str, asyncio.Lock] = {}
+
+    async def register_once(self, principal: Principal) -> None:
+        """See that the log says who the principal is, before any event names it as its actor.
+
+        One look-up in memory when it does. The identity is noted as it is at first sight. Raises
+        KeysUnavailable, and what a write raises.
+        """
+        if self._known(principal.id) is not None:
+            return
+        lock = self._registering.setdefault(principal.id, asyncio.Lock())
+        try:
+            async with lock:
+                if self._known(principal.id) is None:
+                    await self._register(principal)
+        finally:
+            self._registering.pop(principal.id, None)
+
+    async def identity(self, principal_id: str) -> Identity | None:
+        """Who a principal is; None when nobody noted it, or it is forgotten.
+
+        Raises KeysUnavailable.
+        """
+        found = self.at_hand(principal_id)
+        state = self._known(principal_id)
+        if found is not None or state is None:
+            return found
+        try:
+            key = await asyncio.to_thread(self._keys.get, state.key_id)
+        except IdentityForgotten:
+            return None
+        read = unseal(principal_id, state.identity_sealed, key)
+        return self._remember(principal_id, Identity(read["iss"], read["sub"], read["name"]))
+
+    def at_hand(self, principal_id: str) -> Identity | None:
+        """Who a principal is, as far as memory knows without waiting."""
+        found = self._at_hand.get(principal_id)
+        if found is None or self._now_ms() >= found[1]:
+            return None
+        return found[0]
+
+    def subject_and_name(self, principal_id: str) -> tuple[str, str] | None:
+        """`at_hand` as `Credentials` asks for it."""
+        found = self.at_hand(principal_id)
+        return None if found is None else (found.subject, found.name)
+
+    async def named(self, principal: Principal) -> Principal:
+        """The principal with subject and name, where a token has told its id only.
+
+        While the keys cannot be reached it stays as it is: a name is no reason to refuse anything.
+        """
+        if principal.subject:
+            return principal
+        try:
+            found = await self.identity(principal.id)
+        except KeysUnavailable:
+            return principal
+        if found is None:
+            return principal
+        return dataclasses.replace(principal, subject=found.subject, name=found.name)
+
+    def _known(self, principal_id: str) -> PrincipalState | None:
+        found = self._fold.state.get(KIND, principal_id)
+        assert found is None or isinstance(found, PrincipalState)
+        return found
+
+    async def _register(self, principal: Principal) -> None:
+        key_id, key = await asyncio.to_thread(self._keys.create, self._random)
+        await self._submit(
+            RegisterPrincipal(
+                principal_id=principal.id,
+                principal_kind=principal.kind,
+                key_id=key_id,
+                identity_sealed=seal(principal, key, self._random),
+            )
+        )
+        self._remember(principal.id, Identity(principal.issuer, principal.subject, principal.name))
+
+    def _remember(self, principal_id: str, identity: Identity) -> Identity:
+        self._at_hand[principal_id] = (identity, self._now_ms() + AT_HAND_MS)
+        self._at_hand.move_to_end(principal_id)
+        while len(self._at_hand) > AT_HAND_MAX:
+            self._at_hand.popitem(last=False)
+        return identity

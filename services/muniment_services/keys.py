@@ -1,0 +1,60 @@
+"""Where the keys of principals are kept: a folder, or a bucket that replicas share."""
+
+from __future__ import annotations
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.store import ObjectStore
+
+from muniment_auth.identity import FolderKeys, KeyPlace, KeysUnavailable
+from muniment_services.artifacts.place import folder_of, open_bucket
+from muniment_services.config import Settings
+
+FOLDER = "keys"
+"""Name of the folder in data_dir where keys are kept unless the settings name another place."""
+
+LOGIN_KEY = "login-cookies"
+"""Name of the key that seals logins under way; all replicas share it."""
+
+
+class BucketKeys:
+    """Keys in a bucket, one object each. Who may read the bucket may read who the principals are.
+
+    name: what people call the place.
+    """
+
+    def __init__(self, store: ObjectStore, name: str) -> None:
+        self._store = store
+        self._name = name
+
+    def put_new(self, name: str, content: bytes) -> bool:
+        """Keep an object, unless there is one of that name: False. The bucket decides races."""
+        try:
+            obstore.put(self._store, name, content, mode="create", use_multipart=False)
+        except AlreadyExistsError:
+            return False
+        except (BaseError, OSError) as error:
+            raise self._unavailable(error) from error
+        return True
+
+    def get(self, name: str) -> bytes | None:
+        """An object's content, None when there is none."""
+        try:
+            return bytes(obstore.get(self._store, name).bytes())
+        except FileNotFoundError as error:
+            if "NoSuchBucket" in str(error):
+                raise self._unavailable(error) from error
+            return None
+        except (BaseError, OSError) as error:
+            raise self._unavailable(error) from error
+
+    def _unavailable(self, error: Exception) -> KeysUnavailable:
+        reason = " ".join(str(error).partition("Debug source")[0].split())
+        return KeysUnavailable(f"the keys in {self._name} cannot be used: {reason}")
+
+
+def open_keys(settings: Settings) -> KeyPlace:
+    """The place of the keys. Nothing is asked or made yet. Raises ConfigError."""
+    where = str(settings.data_dir / FOLDER) if settings.keys is None else settings.keys
+    folder = folder_of(where)
+    return FolderKeys(folder) if folder is not None else BucketKeys(open_bucket(where), where)
