@@ -52,7 +52,7 @@ def java() -> str:
     """The Java to run brokers with. Raises LocalKafkaError."""
     found = shutil.which("java")
     if found is None:
-        _install_packages("default-jre-headless")
+        install_packages("default-jre-headless")
         found = shutil.which("java")
     if found is None:
         raise LocalKafkaError("Kafka needs Java 17 or newer; install it, so that `java` is found")
@@ -62,7 +62,7 @@ def java() -> str:
 def install(
     pom: Path = HERE / "pom.xml", lock: Path = HERE / "jars.lock", into: Path = CACHE / "libs"
 ) -> list[Path]:
-    """The jars that a pom names, fetched if they are not there; sorted, every one as locked.
+    """The files that a pom names, fetched if they are not there; sorted, every one as locked.
 
     Safe for several processes at once. Raises LocalKafkaError.
     """
@@ -70,21 +70,21 @@ def install(
         line.split() for line in lock.read_text("utf-8").splitlines() if line and line[0] != "#"
     )
     into.parent.mkdir(parents=True, exist_ok=True)
-    with _only_one(into.with_suffix(".lock")):
+    with only_one(into.with_suffix(".lock")):
         stamp = into / "complete"
         text = lock.read_text("utf-8")
         if not (stamp.exists() and stamp.read_text("utf-8") == text):
-            _fetch(pom, wanted, into)
+            _fetch(pom, lock, wanted, into)
             stamp.write_text(text, "utf-8")
     return sorted(into / name for name in wanted)
 
 
-def _fetch(pom: Path, wanted: Mapping[str, str], into: Path) -> None:
-    print(f"Fetching {len(wanted)} jars with Maven ...", file=sys.stderr, flush=True)
+def _fetch(pom: Path, lock: Path, wanted: Mapping[str, str], into: Path) -> None:
+    print(f"Fetching {len(wanted)} files with Maven ...", file=sys.stderr, flush=True)
     if shutil.which("mvn") is None:
-        _install_packages("maven", "default-jre-headless")
+        install_packages("maven", "default-jre-headless")
     if shutil.which("mvn") is None:
-        raise LocalKafkaError("fetching Kafka needs Maven once; install it, so that `mvn` is found")
+        raise LocalKafkaError("fetching them needs Maven once; install it, so that `mvn` is found")
     shutil.rmtree(into, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=into.parent) as folder:
         copied = shutil.copy(pom, folder)
@@ -94,19 +94,15 @@ def _fetch(pom: Path, wanted: Mapping[str, str], into: Path) -> None:
             command, capture_output=True, text=True, timeout=INSTALL_S_MAX, check=False
         )
     if done.returncode != 0:
-        raise LocalKafkaError(
-            f"Maven could not fetch the jars: {(done.stdout + done.stderr)[-800:]}"
-        )
-    found = {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in into.glob("*.jar")
-    }
+        raise LocalKafkaError(f"Maven could not fetch them: {(done.stdout + done.stderr)[-800:]}")
+    found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in into.iterdir()}
     if found != wanted:
         odd = sorted(name for name in found.keys() | wanted if found.get(name) != wanted.get(name))
-        raise LocalKafkaError(f"these jars are not the ones that jars.lock names: {', '.join(odd)}")
+        raise LocalKafkaError(f"these are not the ones that {lock} names: {', '.join(odd)}")
 
 
-def _install_packages(*names: str) -> None:
-    # A fresh machine of a person's own, or of continuous integration, with Debian's packages.
+def install_packages(*names: str) -> None:
+    """Install Debian's packages where that can be done: on a fresh machine, or in CI."""
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         return
     print(f"Installing {', '.join(names)} ...", file=sys.stderr, flush=True)
@@ -120,7 +116,8 @@ def _install_packages(*names: str) -> None:
 
 
 @contextmanager
-def _only_one(lock: Path) -> Iterator[None]:
+def only_one(lock: Path) -> Iterator[None]:
+    """One process at a time, by a file that is locked."""
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -194,7 +191,7 @@ class Broker:
             _run_tool("kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(settings),
                       *self._format_options)  # fmt: skip
             return
-        with _only_one(CACHE / "formatted.lock"):
+        with only_one(CACHE / "formatted.lock"):
             if not kept.exists():
                 _run_tool(
                     "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(settings)
@@ -299,7 +296,7 @@ class Cluster:
     def await_listening(self, node: int) -> None:
         """Wait until a broker takes connections."""
         deadline = time.monotonic() + STARTED_WITHIN_S
-        while not _listens(self.ports[node - 1]):
+        while not listens(self.ports[node - 1]):
             self.brokers[node].refuse_if_ended()
             if time.monotonic() > deadline:
                 log = self.brokers[node].log
@@ -353,7 +350,8 @@ def free_port() -> int:
     return port
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
+    """Whether something takes connections on a port of the loopback interface."""
     with socket.socket() as probe:
         probe.settimeout(1.0)
         return probe.connect_ex((HOST, port)) == 0
@@ -370,7 +368,7 @@ def _archive(java_options: Sequence[str]) -> list[str]:
         return []
     # In the archive stand the classes of one Java and one class path.
     archive = CACHE / f"classes-{hashlib.sha256(_java_version().encode()).hexdigest()[:12]}.jsa"
-    with _only_one(archive.with_suffix(".lock")):
+    with only_one(archive.with_suffix(".lock")):
         if not archive.exists():
             _make_archive(archive)
     return [f"-XX:SharedArchiveFile={archive}"]
@@ -428,7 +426,7 @@ def main() -> None:
 
 def _serve(data_dir: Path, brokers: int, port: int) -> None:
     ports = [port + index for index in range(brokers)]
-    for taken in filter(_listens, ports):
+    for taken in filter(listens, ports):
         raise LocalKafkaError(f"port {taken} is in use; choose another by --port")
     cluster = Cluster(data_dir.resolve(), brokers, ports)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
