@@ -34,6 +34,7 @@ from harness.server import Server, free_port, is_healthy, process_environment  #
 from muniment_schemas.envelope import WORKSPACE_DEFAULT, Actor  # noqa: E402
 from muniment_schemas.events import MetricColumns  # noqa: E402
 from muniment_services import bootstrap  # noqa: E402
+from muniment_services.clock import now_ms  # noqa: E402
 from muniment_services.config import Settings  # noqa: E402
 from muniment_services.domain.commands import Context  # noqa: E402
 from muniment_services.domain.run import evolve  # noqa: E402
@@ -112,7 +113,7 @@ async def fill(folder: Path, points: int) -> None:
     chance = random.Random(5)
     noise = np.random.default_rng(5)
     context = Context(
-        now_ms=bootstrap.now_ms(),
+        now_ms=now_ms(),
         random=chance.randbytes,
         actor=Actor(principal_id="filler", auth_method="local"),
         request_id="fill",

@@ -24,6 +24,7 @@ from harness.server import Server, process_environment, running_muniment
 from muniment_schemas.columns import pack
 from muniment_schemas.envelope import WORKSPACE_DEFAULT, Actor
 from muniment_services import bootstrap
+from muniment_services.clock import now_ms
 from muniment_services.config import Settings
 from muniment_services.domain.commands import Context
 from muniment_services.domain.run_data import LogBatch, log_batch
@@ -60,7 +61,7 @@ async def _fill(folder: Path) -> None:
     await log.start()
     chance = random.Random(5)
     context = Context(
-        now_ms=bootstrap.now_ms(),
+        now_ms=now_ms(),
         random=chance.randbytes,
         actor=Actor(principal_id="filler", auth_method="local"),
         request_id="fill",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from kafka import KafkaProducer
+from kafka import TopicPartition as KafkaPartition
 from kafka.admin import KafkaAdminClient
 from local_kafka import Cluster
 
@@ -20,6 +22,7 @@ from harness.brokers import (
     set_topic_config,
 )
 from harness.event_log import CAT, RUN, appended, new, read_all
+from muniment_schemas.ids import Offset
 from muniment_services.log.base import (
     LogCorrupt,
     LogUnavailable,
@@ -263,3 +266,83 @@ def test_three_brokers_lose_one_and_go_on(tmp_path: Path, prefix: str) -> None:
 
     with cluster(tmp_path, 3) as brokers:
         asyncio.run(run(brokers))
+
+
+def test_a_log_whose_beginning_was_removed_is_refused(kafka: str, prefix: str) -> None:
+    async def run() -> None:
+        log = log_at(kafka, prefix)
+        await log.start()
+        await appended(log, [new(CAT) for _ in range(3)])
+        await log.close()
+        with admin(kafka) as client:
+            client.delete_records({KafkaPartition(f"{prefix}.catalog", 0): 2})
+        await log_at(kafka, prefix).start()
+
+    with pytest.raises(LogCorrupt, match=r"first 2 records of .*catalog.*removed"):
+        asyncio.run(run())
+
+
+def test_nulls_of_a_foreign_producer_are_read_as_empty(kafka: str, prefix: str) -> None:
+    async def run() -> None:
+        log = log_at(kafka, prefix)
+        await log.start()
+        foreign(kafka, f"{prefix}.catalog", b"k", None, [("x", b"")])
+        foreign(kafka, f"{prefix}.catalog", None, b"v", [])
+        first, second = read_all(log, CAT)
+        assert (first.key, first.value, first.headers) == (b"k", b"", (("x", b""),))
+        assert (second.key, second.value, second.headers) == (b"", b"v", ())
+        assert first.event_id == second.event_id == b""
+        followed = [r async for taken in until(log, 2) for r in taken]
+        assert followed == [first, second]
+        await log.close()
+
+    asyncio.run(run())
+
+
+def test_the_marker_of_a_foreign_transaction_is_told_and_not_waited_for(
+    kafka: str, prefix: str
+) -> None:
+    async def run() -> None:
+        log = log_at(kafka, prefix)
+        await log.start()
+        transacted(kafka, f"{prefix}.catalog")
+        began = time.monotonic()
+        with pytest.raises(LogCorrupt, match=r"catalog/0@1.*marker of a transaction"):
+            read_all(log, CAT)
+        with pytest.raises(LogCorrupt, match=r"catalog/0@1.*marker of a transaction"):
+            async for _ in log.follow(dict.fromkeys(await log.end_offsets(), Offset(0))):
+                pass
+        assert time.monotonic() - began < HEALED_WITHIN_S
+        await log.close()
+
+    asyncio.run(run())
+
+
+def foreign(
+    bootstrap: str,
+    topic: str,
+    key: bytes | None,
+    value: bytes | None,
+    headers: list[tuple[str, bytes]],
+) -> None:
+    producer = KafkaProducer(bootstrap_servers=bootstrap)
+    producer.send(topic, key=key, value=value, headers=headers, partition=0).get(HEALED_WITHIN_S)
+    producer.close()
+
+
+def transacted(bootstrap: str, topic: str) -> None:
+    producer = KafkaProducer(bootstrap_servers=bootstrap, transactional_id=topic)
+    producer.init_transactions()
+    producer.begin_transaction()
+    producer.send(topic, key=b"k", value=b"v", partition=0)
+    producer.commit_transaction()
+    producer.close()
+
+
+async def until(log: KafkaLog, count: int) -> AsyncIterator[Sequence[Record]]:
+    start = dict.fromkeys(await log.end_offsets(), Offset(0))
+    async for taken in log.follow(start):
+        yield taken
+        count -= len(taken)
+        if count <= 0:
+            return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import socket
 import subprocess
 import threading
 import time
@@ -86,10 +87,24 @@ def balancer(folder: Path, one: int, other: int) -> Iterator[str]:
     assert checked.returncode == 0, checked.stderr
     process = subprocess.Popen([HAPROXY, "-db", "-f", own], stderr=subprocess.DEVNULL)
     try:
+        await_listening(port)
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
         process.wait(10)
+
+
+def await_listening(port: int) -> None:
+    """Return once somebody takes connections at a port."""
+    deadline = time.monotonic() + WITHIN_S
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except ConnectionRefusedError:
+            assert time.monotonic() < deadline, "the balancer does not listen"
+            time.sleep(0.05)
+        else:
+            return
 
 
 @contextmanager

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
 from house.sources import ROOT
+from muniment_services import access_file
 from muniment_services.config import Settings
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ def test_replicas_are_set_up_with_settings_that_there_are(project: dict[str, Any
         given = {
             name.removeprefix("MUNIMENT_").lower(): value
             for name, value in replica["environment"].items()
-            if name.startswith("MUNIMENT_")
+            if name.startswith("MUNIMENT_") and value is not None
         }
         assert given.keys() <= Settings.model_fields.keys()
         given["kafka_bootstrap"] = tuple(given["kafka_bootstrap"].split(","))
@@ -45,6 +47,35 @@ def test_replicas_are_set_up_with_settings_that_there_are(project: dict[str, Any
         assert settings.drain_s + settings.shutdown_s < 20
         assert replica["read_only"]
         assert "/readyz" in str(replica["healthcheck"]["test"])
+        assert settings.all_issuers() == ()
+        assert settings.access_file is not None
+        mounted = {volume["target"]: volume["source"] for volume in replica["volumes"]}
+        assert access_file.read(Path(mounted[str(settings.access_file)])) == ()
+
+
+@pytest.mark.slow
+def test_who_may_sign_in_is_taken_over_from_the_environment(
+    tool: Tool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = {
+        "issuer": "https://id.example.org/realms/main",
+        "audience": "muniment",
+        "admin_group": "ml-admins",
+        "login_client": "web",
+        "login_client_secret": "x",
+        "cli_client": "cli",
+    }
+    for name, value in chosen.items():
+        monkeypatch.setenv(f"MUNIMENT_{name.upper()}", value)
+    read = tool("compose-check", str(DEPLOY / "compose.yaml"))
+    assert read.returncode == 0, read.stderr
+    for name in ("replica-1", "replica-2"):
+        given = json.loads(read.stdout)["services"][name]["environment"]
+        (issuer,) = Settings(
+            **{name: given[f"MUNIMENT_{name.upper()}"] for name in chosen}
+        ).all_issuers()
+        assert (issuer.url, issuer.admin_group) == (chosen["issuer"], "ml-admins")
+        assert (issuer.client_id, issuer.client_secret) == ("web", "x")
 
 
 @pytest.mark.slow

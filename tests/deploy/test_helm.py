@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -11,7 +12,7 @@ import pytest
 import yaml
 
 from house.sources import ROOT
-from muniment_services.config import Settings
+from muniment_services.config import SECRETS, Settings
 
 if TYPE_CHECKING:
     from deploy.conftest import Tool
@@ -20,10 +21,28 @@ CHART = "helm/muniment"
 RULES = ROOT / "deploy" / "dashboards" / "alerts.yaml"
 RUNBOOK = "https://wiki.example.org/muniment"
 KUBERNETES = ("--kube-version", "1.31.0")
-NEEDED = (
+PLACES = (
     "kafka.bootstrapServers={broker-1:9092,broker-2:9092}",
-    "allowUnauthenticatedNetworkAccess=true",
     "artifactRoot.uri=s3://bucket/artifacts",
+    "keys.uri=s3://bucket/keys",
+)
+OPEN = "allowUnauthenticatedNetworkAccess=true"
+NEEDED = (*PLACES, OPEN)
+ISSUER = "https://id.example.org/realms/main"
+SIGN_IN = (f"signIn.issuer={ISSUER}", "signIn.audience=muniment", "signIn.adminGroup=ml-admins")
+TOKENS = (
+    "snapshots.tokenSecret.name=snapshots-token",
+    "serviceMonitor.tokenSecret.name=metrics-token",
+)
+SIGNED_IN = (
+    *SIGN_IN,
+    *TOKENS,
+    "signIn.loginClient=muniment",
+    "signIn.loginClientSecret.name=login",
+    "signIn.cliClient=muniment-cli",
+    "signIn.publicUrl=https://models.example.org",
+    "signIn.accessFile.configMap=access",
+    "signIn.config.secret=issuers",
 )
 SECURE = (
     "kafka.securityProtocol=SASL_SSL",
@@ -61,6 +80,13 @@ EVERYTHING = (
 OF_OPERATORS = {"HTTPRoute", "PrometheusRule", "ServiceMonitor"}
 """Kinds that Kubernetes itself does not know, and so has no schema for."""
 
+SETS = {
+    "least": (),
+    "secure": SECURE,
+    "everything": EVERYTHING,
+    "signed-in": (*EVERYTHING, *SIGNED_IN),
+}
+
 pytestmark = pytest.mark.slow
 
 
@@ -68,16 +94,22 @@ def set_to(values: tuple[str, ...]) -> list[str]:
     return [part for value in values for part in ("--set", value)]
 
 
-def manifests(tool: Tool, *values: str) -> str:
-    done = tool("helm", "template", "x", CHART, *KUBERNETES, *set_to((*NEEDED, *values)))
+def whole(values: tuple[str, ...]) -> tuple[str, ...]:
+    """The values with those that every installation needs."""
+    signs_in = any(value.startswith("signIn.") for value in values)
+    return (*(PLACES if signs_in else NEEDED), *values)
+
+
+def manifests(tool: Tool, *values: str, chart: str = CHART) -> str:
+    done = tool("helm", "template", "x", chart, *KUBERNETES, *set_to(whole(values)))
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def rendered(tool: Tool, *values: str) -> dict[str, dict[str, Any]]:
+def rendered(tool: Tool, *values: str, chart: str = CHART) -> dict[str, dict[str, Any]]:
     """By kind; where there are several of a kind, the first."""
     found: dict[str, dict[str, Any]] = {}
-    for manifest in yaml.safe_load_all(manifests(tool, *values)):
+    for manifest in yaml.safe_load_all(manifests(tool, *values, chart=chart)):
         if manifest:
             found.setdefault(manifest["kind"], manifest)
     return found
@@ -88,14 +120,14 @@ def container(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return only
 
 
-@pytest.mark.parametrize("values", [(), SECURE, EVERYTHING], ids=["least", "secure", "everything"])
+@pytest.mark.parametrize("values", SETS.values(), ids=SETS)
 def test_helm_lints_it(tool: Tool, values: tuple[str, ...]) -> None:
-    done = tool("helm", "lint", "--strict", CHART, *KUBERNETES, *set_to((*NEEDED, *values)))
+    done = tool("helm", "lint", "--strict", CHART, *KUBERNETES, *set_to(whole(values)))
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("version", ["1.27", "1.37"])
-@pytest.mark.parametrize("values", [(), SECURE, EVERYTHING], ids=["least", "secure", "everything"])
+@pytest.mark.parametrize("values", SETS.values(), ids=SETS)
 def test_kubernetes_knows_every_field(
     tool: Tool, tmp_path: Path, values: tuple[str, ...], version: str
 ) -> None:
@@ -111,19 +143,94 @@ def test_kubernetes_knows_every_field(
     assert tool("kubernetes-validate", "-k", version, "--strict", str(file)).returncode != 0
 
 
-@pytest.mark.parametrize("values", [(), SECURE, EVERYTHING], ids=["least", "secure", "everything"])
+@pytest.mark.parametrize("values", SETS.values(), ids=SETS)
 def test_what_it_sets_are_settings_and_secrets_are_references(
     tool: Tool, values: tuple[str, ...]
 ) -> None:
     environment = container(rendered(tool, *values))["env"]
     ours = [entry for entry in environment if entry["name"].startswith("MUNIMENT_")]
     names = {entry["name"].removeprefix("MUNIMENT_").lower() for entry in ours}
-    assert names <= Settings.model_fields.keys()
+    assert names <= Settings.model_fields.keys() | {"config"}
     for entry in ours:
-        if "PASSWORD" in entry["name"]:
-            assert entry["valueFrom"]["secretKeyRef"]["name"] == "kafka"
+        if entry["name"].removeprefix("MUNIMENT_").lower() in SECRETS:
+            assert entry["valueFrom"]["secretKeyRef"]["name"] in ("kafka", "login")
     if values:
         assert {"kafka_password", "kafka_ca_file", "kafka_cert_file", "kafka_replication"} <= names
+
+
+def test_people_sign_in_where_an_issuer_is_named(tool: Tool) -> None:
+    found = rendered(tool, *EVERYTHING, *SIGNED_IN)
+    environment = {entry["name"]: entry.get("value") for entry in container(found)["env"]}
+    assert "MUNIMENT_ALLOW_UNAUTHENTICATED_NETWORK_ACCESS" not in environment
+    given = {
+        name.removeprefix("MUNIMENT_").lower(): value
+        for name, value in environment.items()
+        if name.startswith("MUNIMENT_") and name != "MUNIMENT_CONFIG"
+    }
+    of_callers = {name: given[name] for name in ("issuer", "audience", "admin_group", "cli_client")}
+    (issuer,) = Settings(**of_callers, login_client=given["login_client"]).all_issuers()
+    assert (issuer.url, issuer.audiences, issuer.admin_group) == (
+        ISSUER,
+        ("muniment",),
+        "ml-admins",
+    )
+    assert "models.example.org" in given["allowed_hosts"].split(",")
+    mounts = {m["name"]: m["mountPath"] for m in container(found)["volumeMounts"]}
+    assert given["access_file"] == f"{mounts['access']}/access.toml"
+    assert environment["MUNIMENT_CONFIG"] == f"{mounts['config']}/muniment.toml"
+    volumes = found["Deployment"]["spec"]["template"]["spec"]["volumes"]
+    assert {"name": "access", "configMap": {"name": "access"}} in volumes
+    assert {v["name"] for v in volumes} == mounts.keys()
+
+
+def test_issuers_may_stand_in_a_file_alone(tool: Tool) -> None:
+    found = rendered(tool, "signIn.config.configMap=issuers", "signIn.config.key=ours.toml")
+    environment = {entry["name"]: entry.get("value") for entry in container(found)["env"]}
+    assert environment["MUNIMENT_CONFIG"] == "/etc/muniment/config/ours.toml"
+    assert not {"MUNIMENT_ISSUER", "MUNIMENT_PUBLIC_URL"} & environment.keys()
+    assert "MUNIMENT_ALLOW_UNAUTHENTICATED_NETWORK_ACCESS" not in environment
+    volumes = found["Deployment"]["spec"]["template"]["spec"]["volumes"]
+    assert {"name": "config", "configMap": {"name": "issuers"}} in volumes
+
+
+def test_jobs_and_scrapes_sign_in_with_tokens_from_secrets(tool: Tool) -> None:
+    found = rendered(tool, *EVERYTHING, *SIGNED_IN)
+    pod = found["CronJob"]["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    (token,) = pod["containers"][0]["env"]
+    assert token["name"] == "MUNIMENT_TOKEN"
+    assert token["valueFrom"]["secretKeyRef"] == {"name": "snapshots-token", "key": "token"}
+    (endpoint,) = found["ServiceMonitor"]["spec"]["endpoints"]
+    credentials = {"name": "metrics-token", "key": "token"}
+    assert endpoint["authorization"] == {"type": "Bearer", "credentials": credentials}
+    (open_endpoint,) = rendered(tool, *EVERYTHING)["ServiceMonitor"]["spec"]["endpoints"]
+    assert "authorization" not in open_endpoint
+
+
+@pytest.mark.parametrize(
+    ("values", "says", "says_not"),
+    [
+        ((), ["lets nobody in yet", "http://x-muniment.default:5000"], ["MLFLOW_TRACKING_TOKEN"]),
+        (
+            SIGNED_IN,
+            [ISSUER, "https://models.example.org/login", "token create snapshots --service"],
+            ["Nobody has to sign in", "NOBODY IS ADMIN"],
+        ),
+        ((*SIGN_IN[:2], "snapshots.schedule="), ["NOBODY IS ADMIN"], ["/login", "token create"]),
+        (("signIn.config.secret=s",), ["of the file in signIn.config"], ["NOBODY IS ADMIN"]),
+    ],
+    ids=["open", "signed in", "nobody is admin", "issuers of a file"],
+)
+def test_the_notes_say_how_to_begin(
+    tool: Tool, tmp_path: Path, values: tuple[str, ...], says: list[str], says_not: list[str]
+) -> None:
+    chart = tmp_path / "chart"
+    shutil.copytree(ROOT / "deploy" / CHART, chart)
+    shutil.move(chart / "templates" / "NOTES.txt", chart / "files" / "NOTES.txt")
+    text = '{{ tpl (.Files.Get "files/NOTES.txt") . | toJson }}'
+    (chart / "templates" / "notes.yaml").write_text(f"kind: Notes\nnotes: {text}\n", "utf-8")
+    notes = rendered(tool, *values, chart=str(chart))["Notes"]["notes"]
+    assert [part for part in says if part not in notes] == []
+    assert [part for part in says_not if part in notes] == []
 
 
 def test_probes_and_grace_fit_what_a_replica_does(tool: Tool) -> None:
@@ -208,9 +315,20 @@ def test_rules_are_those_of_the_dashboards_with_links_that_lead_somewhere(tool: 
 @pytest.mark.parametrize(
     ("values", "told"),
     [
-        (NEEDED[1:], "kafka.bootstrapServers is empty"),
-        ((NEEDED[0], NEEDED[2]), "nobody has to sign in"),
-        (NEEDED[:2], "artifactRoot.uri"),
+        ((*PLACES[1:], OPEN), "kafka.bootstrapServers is empty"),
+        (PLACES, "nobody has to sign in"),
+        ((PLACES[0], OPEN), "artifactRoot.uri"),
+        ((*PLACES[:2], OPEN), "keys.uri"),
+        ((*NEEDED, *SIGN_IN), "contradict each other"),
+        ((*PLACES, SIGN_IN[0]), "signIn.audience"),
+        ((*NEEDED, SIGN_IN[2]), "signIn.issuer"),
+        ((*PLACES, *SIGN_IN, "signIn.loginClient=m"), "signIn.publicUrl"),
+        ((*PLACES, *SIGN_IN, "signIn.loginClientSecret.name=s"), "signIn.loginClient"),
+        ((*PLACES, "signIn.config.configMap=a", "signIn.config.secret=b"), "not from both"),
+        ((*PLACES, *SIGN_IN, "snapshots.uri=s3://b/s"), "snapshots.tokenSecret.name"),
+        ((*PLACES, *SIGN_IN, "serviceMonitor.enabled=true"), "serviceMonitor.tokenSecret.name"),
+        ((*PLACES, *SIGN_IN, "signIn.publicUrl=https://m.example/x"), "publicUrl"),
+        ((*PLACES, *SIGN_IN, "signIn.adminGroups=x"), "adminGroups"),
         ((*NEEDED, "kafka.securityProtocol=SASL_SSL"), "kafka.passwordSecret.name"),
         ((*NEEDED, *SECURE, "kafka.tls.keyKey="), "kafka.tls.keyKey"),
         ((*NEEDED, *SECURE, "kafka.saslMechanism=OAUTHBEARER"), "kafka.tokenUrl"),

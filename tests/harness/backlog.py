@@ -10,6 +10,7 @@ from muniment_schemas.columns import pack
 from muniment_schemas.envelope import WORKSPACE_DEFAULT, Actor
 from muniment_schemas.events import BatchLogged
 from muniment_services import bootstrap
+from muniment_services.clock import now_ms
 from muniment_services.config import Settings
 from muniment_services.domain.commands import Context
 from muniment_services.domain.run_life import CreateRun, create
@@ -38,7 +39,7 @@ async def _fill(home: Home, state: CurrentState, runs: int, batches: int) -> lis
     await log.start()
     codec, chance = bootstrap.codec(log), random.Random(3)
     context = Context(
-        now_ms=bootstrap.now_ms(),
+        now_ms=now_ms(),
         random=chance.randbytes,
         actor=Actor(principal_id="filler", auth_method="local"),
         request_id="fill",

@@ -30,7 +30,8 @@ MODULE = "harness.training"
 def train(uri: str, name: str, is_over: Callable[[], bool]) -> dict[str, Any]:
     """Log runs, one at least; gives what was logged: run ids, calls and the slowest of them."""
     client = MlflowClient(uri)
-    experiment_id = client.create_experiment(name)
+    found = client.get_experiment_by_name(name)
+    experiment_id = client.create_experiment(name) if found is None else str(found.experiment_id)
     runs: list[str] = []
     calls, slowest_s = 0, 0.0
     while not (runs and is_over()):
@@ -61,8 +62,11 @@ def train(uri: str, name: str, is_over: Callable[[], bool]) -> dict[str, Any]:
 class Jobs:
     """Training jobs at work, each in a process of its own."""
 
-    def __init__(self, uri: str, names: Sequence[str]) -> None:
-        environment = process_environment() | {"GIT_PYTHON_REFRESH": "quiet"}
+    def __init__(self, uri: str, names: Sequence[str], **variables: str) -> None:
+        """names: of their experiments, made unless they are there. variables: of the environment,
+        beside the caller's own.
+        """
+        environment = process_environment() | {"GIT_PYTHON_REFRESH": "quiet"} | variables
         environment["PYTHONPATH"] += f":{_tests_folder()}"
         self._processes = [
             subprocess.Popen(

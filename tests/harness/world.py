@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from muniment_schemas.codec import Codec
 from muniment_schemas.envelope import Actor, Event
 from muniment_schemas.ids import Offset
 from muniment_schemas.subjects import Schemas
+from muniment_services import conditions
 from muniment_services.domain.commands import Command, Context, State
 from muniment_services.domain.deciders import DECIDERS
 from muniment_services.log.base import Record, TopicPartition, partition_of, topics
@@ -31,24 +33,26 @@ class TestWorld:
     chance: random.Random = field(default_factory=lambda: random.Random(1))
     codec: Codec = field(default_factory=lambda: Codec(Schemas.load()))
 
-    def context(self) -> Context:
-        """A context at the next millisecond."""
+    def context(self, who: str = ACTOR.principal_id, groups: Iterable[str] = ()) -> Context:
+        """A context at the next millisecond, of whoever asks."""
         self.now_ms += 1
         return Context(
             now_ms=self.now_ms,
             random=self.chance.randbytes,
-            actor=ACTOR,
+            actor=Actor(principal_id=who, auth_method=ACTOR.auth_method),
             request_id="request",
             workspace="default",
+            groups=frozenset(groups),
+            holds=conditions.holds,
         )
 
-    def decide(self, command: Command) -> Event | None:
+    def decide(self, command: Command, who: str = ACTOR.principal_id, *groups: str) -> Event | None:
         """What the command would lead to. Raises DomainError."""
-        return DECIDERS[type(command)](self.state, command, self.context())
+        return DECIDERS[type(command)](self.state, command, self.context(who, groups))
 
-    def do(self, command: Command) -> State | None:
+    def do(self, command: Command, who: str = ACTOR.principal_id, *groups: str) -> State | None:
         """Decide and fold; the aggregate behind the event, or None when there was nothing to do."""
-        event = self.decide(command)
+        event = self.decide(command, who, *groups)
         return None if event is None else self.fold(event)
 
     def fold(self, event: Event) -> State | None:

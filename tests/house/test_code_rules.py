@@ -18,11 +18,18 @@ PROCESS_EDGES: dict[str, str] = {
 }
 
 # The command line talks to a person.
-PRINTERS = ("services/muniment_services/__main__.py", "services/muniment_services/cli/")
+PRINTERS = (
+    "services/muniment_services/__main__.py",
+    "services/muniment_services/cli/",
+    "services/client/muniment_client/command.py",
+    # A notebook is a terminal too: login() shows the code to type.
+    "services/client/muniment_client/__init__.py",
+)
 
 # path -> why it imports MLflow. Code named here runs in a process of its own, as a client.
 MLFLOW_CLIENTS: dict[str, str] = {
     "services/muniment_services/cli/demo.py": "the demo's runs are logged by a real client",
+    "services/client/muniment_client/provider.py": "a plugin of MLflow's client",
 }
 
 MUTABLE_DISPLAYS = (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp)

@@ -9,7 +9,7 @@ import pytest
 
 from house.sources import CODE_FOLDERS, ROOT
 
-SCRIPTS = ("serve", "test", "check", "lock", "kafka", "tools")
+SCRIPTS = ("serve", "test", "check", "lock", "kafka", "keycloak", "tools")
 RUN_SECONDS_MAX = 60
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -19,8 +20,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.exchanges import Step, _full_path, load, scenario_names
+from harness.login_stage import CORP, PARTNER, browser_login
+from harness.provider import FakeProvider
 from muniment_services import bootstrap
 from muniment_services.api.app import ROUTES, build
+from muniment_services.api.callers import LocalCallers
 from muniment_services.api.gateway import Gateway
 from muniment_services.api.hosts import HostCheck
 from muniment_services.api.routes import Route
@@ -29,6 +33,9 @@ from muniment_services.config import Settings
 EXAMPLES = 400
 _PLACEHOLDER = re.compile(r"\$\{[^{}]+\}")
 Headers = Mapping[bytes, bytes]
+PAGES = ("/login", "/logout")
+"""What answers people, not programs."""
+
 FAULT = "The server failed on this request"
 """How the answer to a fault of ours begins; MLflow's own 500s say something else."""
 
@@ -41,7 +48,9 @@ FIELDS = (
     "page_token view_type run_view_type status start_time end_time run_name artifact_location "
     "metric_key start_step end_step path version stage alias source description field_name "
     "locations trace info trace_id request_id assessment update_mask num_parts upload_id parts "
-    "model_json name_contains as_of_ms archive_existing_versions stages digest source_type"
+    "model_json name_contains as_of_ms archive_existing_versions stages digest source_type "
+    "permission permissions resource subject_kind subject resource_kind pattern role claims issuer "
+    "aliases tag_keys expires_at_ms comment groups principal reason"
 ).split()
 TEXTS = ("", "0", "1", "-1", "x", "é", "\ud800", "\0", "a/b", "../a", "nan", "true", "name = 'x'")
 
@@ -131,8 +140,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     loop = asyncio.new_event_loop()
     stack = AsyncExitStack()
     running = bootstrap.services(Settings(data_dir=folder))
-    gateway = build(lambda: running, HostCheck(()), bootstrap.local_user())
-    gateway.services = loop.run_until_complete(stack.enter_async_context(running))
+    gateway = build(lambda: running, HostCheck(()), LocalCallers(bootstrap.local_user()))
+    services = loop.run_until_complete(stack.enter_async_context(running))
+    provider = FakeProvider({CORP.name: CORP, PARTNER.name: PARTNER})
+    gateway.services = dataclasses.replace(services, browser=browser_login(provider))
     server = Server(gateway, loop)
     server.run_id = server.new_run()
     yield server
@@ -165,7 +176,7 @@ def check(server: Server, method: str, path: str, query: bytes, sent: Headers, b
     status, answered, answer = server.call(scope, body)
     told = answer.decode("utf-8", "replace")
     assert FAULT not in told
-    if status >= 400 and method != "HEAD":
+    if status >= 400 and method != "HEAD" and not path.startswith(PAGES):
         assert answered[b"content-type"].startswith(b"application/json"), told
         error = json.loads(answer)
         assert isinstance(error.get("message", error.get("detail")), (str, list)), told

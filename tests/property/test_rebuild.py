@@ -14,6 +14,7 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness import governed
 from harness.memory_log import MemoryLog
 from harness.world import TestWorld
 from muniment_projections.base import Folded
@@ -47,6 +48,7 @@ values = st.sampled_from(["1", "2"])
 experiments = st.sampled_from(["1", "2"])
 floats = st.sampled_from([0.5, -1.0, math.nan, math.inf])
 places = st.integers(0, RUNS - 1)
+callers = st.tuples(governed.people, governed.groups)
 
 
 def batch(
@@ -64,7 +66,7 @@ def batch(
     )
 
 
-commands: st.SearchStrategy[Command] = st.one_of(
+tracked: st.SearchStrategy[Command] = st.one_of(
     st.builds(
         x.CreateExperiment, name=names, artifact_location=st.none(), artifact_root=st.just("r:")
     ),
@@ -103,6 +105,7 @@ commands: st.SearchStrategy[Command] = st.one_of(
         archive_others=st.booleans(),
     ),
 )
+commands = st.sampled_from([tracked, tracked, governed.commands]).flatmap(lambda kind: kind)
 
 BEGINNING = (
     *(x.CreateExperiment(name=n, artifact_location=None, artifact_root="r:") for n in "xy"),
@@ -110,17 +113,19 @@ BEGINNING = (
         run_life.CreateRun(experiment_id="1", name=f"r{place}", user_id="u", start_time_ms=place)
         for place in range(RUNS)
     ),
+    CreateRegisteredModel(name="a"),
+    *(CreateModelVersion(name="a", source=f"s3://b/{number}") for number in range(2)),
 )
 
 
-def decide(world: TestWorld, command: Command) -> Event | None:
-    """The command's event, with the run's real id; None when it is refused or has nothing to do."""
+def decide(world: TestWorld, command: Command, caller: governed.Caller) -> Event | None:
+    """The command's event, with the real ids; None when it is refused or has nothing to do."""
     place = getattr(command, "run_id", None)
     if place is not None:
         runs = [e.envelope.aggregate_id for e in world.events if e.envelope.type == "RunCreated"]
         command = msgspec.structs.replace(command, run_id=runs[int(place)])
     try:
-        return world.decide(command)
+        return world.decide(governed.with_ids(world, command), caller[0], *caller[1])
     except DomainError:
         return None
 
@@ -134,13 +139,17 @@ def keyed(event: Event, key: int) -> Event:
 
 @st.composite
 def histories(draw: st.DrawFn) -> TestWorld:
-    """A log of 6 to about 60 events; a pair's commands are decided on the same state: they race."""
+    """A log of 9 to about 70 events; a pair's commands are decided on the same state: they race."""
     world = TestWorld()
     for command in BEGINNING:
         world.do(command)
-    steps = st.tuples(st.lists(commands, min_size=1, max_size=2), st.none() | st.integers(0, 3))
-    for raced, key in draw(st.lists(steps, max_size=30)):
-        decided = [event for command in raced if (event := decide(world, command)) is not None]
+    races = st.lists(st.tuples(commands, callers), min_size=1, max_size=2)
+    scripts = governed.scripts.map(lambda script: ([[pair] for pair in script], None))
+    single = st.tuples(races.map(lambda raced: [raced]), st.none() | st.integers(0, 3))
+    steps = st.sampled_from([single, single, scripts]).flatmap(lambda kind: kind)
+    drawn = draw(st.lists(steps, max_size=30))
+    for raced, key in ((raced, key) for rounds, key in drawn for raced in rounds):
+        decided = [event for pair in raced if (event := decide(world, *pair)) is not None]
         for event in decided:
             written = event if key is None else keyed(event, key)
             world.state.fold(world.record(written), written)

@@ -10,6 +10,7 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness import governed
 from harness.world import TestWorld
 from muniment_projections.base import Connection, Folded
 from muniment_projections.registry import tables
@@ -70,6 +71,7 @@ commands: st.SearchStrategy[Command] = st.one_of(
     st.builds(DeleteModelVersion, name=names, version=numbers),
     st.builds(SetModelVersionTag, name=names, version=numbers, key=keys, value=values),
     st.builds(DeleteModelVersionTag, name=names, version=numbers, key=keys),
+    governed.review_commands,
 )
 
 BEGINNING = (
@@ -80,15 +82,23 @@ BEGINNING = (
 )
 
 
+def alone(command: Command) -> governed.Script:
+    """A command that nothing has to follow."""
+    return [(command, ("tester", ()))]
+
+
 @st.composite
 def histories(draw: st.DrawFn) -> TestWorld:
-    """A world that has tried 6 to 46 commands by a clock that may stand still or go back."""
+    """A world that has tried 6 to about 100 commands by a clock that may stand still or go back."""
     world = TestWorld()
     attempt(world, BEGINNING)
-    steps = st.tuples(commands, st.sampled_from([0, 1, 5, -1, -7]))
-    for command, step_ms in draw(st.lists(steps, max_size=40)):
+    single = commands.map(alone)
+    kinds = st.sampled_from([single, single, governed.reviews]).flatmap(lambda kind: kind)
+    steps = st.tuples(kinds, st.sampled_from([0, 1, 5, -1, -7]))
+    for script, step_ms in draw(st.lists(steps, max_size=40)):
         world.now_ms += step_ms
-        attempt(world, [command])
+        for command, (who, groups) in script:
+            attempt(world, [governed.with_ids(world, command)], who, *groups)
     return world
 
 

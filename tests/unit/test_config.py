@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from muniment_services.cli.options import LogOptions
-from muniment_services.cli.serve import StorageOptions, serve
+from muniment_services.cli.serve import SignInOptions, StorageOptions, serve
 from muniment_services.config import (
     SECRETS,
+    TABLES,
     ConfigError,
     Settings,
     is_loopback,
@@ -66,6 +67,22 @@ def test_a_wrong_setting_says_which_and_where(
         load(flags, variables, None)
 
 
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ({"log": "kafka"}, "kafka_bootstrap, as HOST:PORT"),
+        ({"kafka_bootstrap": ("a:1",)}, "say --log kafka"),
+        ({"kafka_sasl_mechanism": "PLAIN"}, "kafka_sasl_mechanism needs"),
+        ({"kafka_username": "u"}, "kafka_username needs kafka_security_protocol SASL"),
+        ({"kafka_security_protocol": "SASL_SSL"}, "SASL_SSL needs kafka_sasl_mechanism"),
+        ({"kafka_cert_file": "c.pem"}, "go together"),
+    ],
+)
+def test_settings_of_kafka_that_do_not_fit_together(flags: dict[str, object], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        load(flags, {}, None)
+
+
 def test_a_file_that_is_not_toml(tmp_path: Path) -> None:
     file = tmp_path / "x.toml"
     file.write_text("port = = 1")
@@ -92,11 +109,15 @@ def test_loopback(host: str, loopback: bool) -> None:
 def test_every_setting_is_documented_and_can_be_given_to_serve() -> None:
     options = {
         *inspect.signature(serve).parameters,
-        *(field.name for kind in (LogOptions, StorageOptions) for field in fields(kind)),
+        *(
+            field.name
+            for kind in (LogOptions, SignInOptions, StorageOptions)
+            for field in fields(kind)
+        ),
     }
     for name, field in Settings.model_fields.items():
         assert field.description, name
-        assert (name in options) is (name not in SECRETS), name
+        assert (name in options) is (name not in SECRETS | TABLES), name
 
 
 def test_config_show_lists_all_with_origin(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

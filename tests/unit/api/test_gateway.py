@@ -9,7 +9,8 @@ from typing import Any, cast
 import pytest
 
 from muniment_auth.permissions import Permission
-from muniment_auth.principal import local_principal
+from muniment_auth.principal import NOBODY, local_principal
+from muniment_services.api.callers import LocalCallers
 from muniment_services.api.gateway import App, Gateway
 from muniment_services.api.hosts import HostCheck
 from muniment_services.api.requests import Field
@@ -19,10 +20,12 @@ FIELDS = (Field("name"),)
 
 
 async def named(call: Call) -> bytes:
+    assert call.authority.reads_all
     return json.dumps(call.params(FIELDS)).encode()
 
 
-async def nothing(_: Call) -> Answer:
+async def nothing(call: Call) -> Answer:
+    assert call.authority.reads_all or call.principal is NOBODY
     return Answer(b"OK", content_type="text/plain")
 
 
@@ -45,10 +48,11 @@ def send(
     headers: dict[bytes, bytes] | None = None,
     body: bytes = b"",
     query: bytes = b"",
+    table: RouteTable | None = None,
 ) -> tuple[int, Any]:
     """Status and body of the answer, JSON decoded."""
-    principal = local_principal("tester")
-    gateway = Gateway(RouteTable(ROUTES), HostCheck(()), principal, cast(App, no_fallback))
+    callers = LocalCallers(local_principal("tester"))
+    gateway = Gateway(table or RouteTable(ROUTES), HostCheck(()), callers, cast(App, no_fallback))
     sent: list[Any] = []
     sized = {b"content-length": str(len(body)).encode()} if body else {}
     scope = {
@@ -68,6 +72,16 @@ def send(
     asyncio.run(gateway(scope, receive, take))
     answer = sent[1]["body"]
     return sent[0]["status"], json.loads(answer) if answer[:1] == b"{" else answer
+
+
+async def forgetful(_: Call) -> bytes:
+    return b'{"secret": 1}'
+
+
+def test_what_asked_nobody_is_not_answered() -> None:
+    table = RouteTable((Route("GET", "/thing", Permission.RUN_READ, forgetful),))
+    status, error = send("GET", "/thing", table=table)
+    assert (status, error["error_code"]) == (500, "INTERNAL_ERROR")
 
 
 def test_an_unknown_host_sees_the_probes_only() -> None:

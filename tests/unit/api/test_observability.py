@@ -19,6 +19,7 @@ from muniment_auth.principal import local_principal
 from muniment_schemas.ids import Offset
 from muniment_services import bootstrap
 from muniment_services.api.app import ROUTES
+from muniment_services.api.callers import LocalCallers
 from muniment_services.api.gateway import App, Gateway
 from muniment_services.api.hosts import HostCheck
 from muniment_services.api.observability import MEMORY_S_MAX
@@ -43,7 +44,7 @@ def gateway(services: Services | None, metrics: Metrics | None = None) -> Gatewa
     made = Gateway(
         RouteTable(ROUTES),
         HostCheck(()),
-        local_principal("tester"),
+        LocalCallers(local_principal("tester")),
         cast(App, no_fallback),
         metrics=metrics,
     )

@@ -35,10 +35,22 @@ def test_the_help_of_a_command_has_its_text_and_an_example(call: Call, name: str
     assert "First steps" not in shown.out
 
 
+# These have commands of their own, or an argument and no option.
+GROUPS = (
+    *("access", "config", "log", "policy", "quarantine", "snapshot", "token"),
+    *("logout", "whoami"),
+)
 SUB_COMMANDS = [
-    *((name,) for name in NAMES if name not in ("config", "log", "quarantine", "snapshot")),
+    *((name,) for name in NAMES if name not in GROUPS),
+    *(("access", name) for name in ("grant", "revoke", "list", "explain", "roles")),
+    ("access", "roles", "define"),
+    ("access", "roles", "remove"),
     ("log", "copy"),
+    *(("policy", name) for name in ("set", "list", "show", "remove")),
     ("quarantine", "replay"),
+    ("token", "create"),
+    ("token", "list"),
+    ("token", "revoke"),
     ("snapshot", "create"),
     ("snapshot", "restore"),
 ]

@@ -43,6 +43,10 @@ def test_a_snapshot_is_made_listed_and_restored(call: Call, data_dir: Path) -> N
     [
         (("create", "--data-dir", "nowhere"), "there are no projections in nowhere"),
         (("create", "--keep", "0"), "--keep must be at least 1"),
+        (
+            ("create", "--url", "http://127.0.0.1:1", "--snapshots", "s3://b/x"),
+            "Leave out --snapshots",
+        ),
         (("restore", "--data-dir", "nowhere"), "there is no log in nowhere"),
         (("list", "--snapshots", "ftp://x"), "ftp://x is no place to keep files"),
     ],

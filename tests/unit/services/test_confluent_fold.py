@@ -16,6 +16,7 @@ from muniment_schemas.framing import ALWAYS_SINGLE_OBJECT, CONFLUENT_MARKER, Con
 from muniment_schemas.subjects import Schemas
 from muniment_services import bootstrap
 from muniment_services.api.services import Services
+from muniment_services.clock import now_ms
 from muniment_services.config import Settings
 from muniment_services.domain.commands import Command, Context
 from muniment_services.domain.deciders import DECIDERS
@@ -46,7 +47,7 @@ def run(folder: Path, test: Callable[[Services], Awaitable[None]]) -> None:
 async def append(services: Services, command: Command) -> Record:
     """What another server does on the same log: decide, encode with ids, append."""
     context = Context(
-        now_ms=bootstrap.now_ms(),
+        now_ms=now_ms(),
         random=os.urandom,
         actor=Actor(principal_id="other", auth_method="local"),
         request_id="r",

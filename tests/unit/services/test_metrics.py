@@ -158,7 +158,9 @@ def test_what_is_submitted_is_appended_and_folded(tmp_path: Path) -> None:
             before = told(metrics)
             tries = [
                 services.writer.submit(
-                    Caller(Actor(principal_id="t", auth_method="local"), os.urandom(4).hex(), "d"),
+                    Caller(
+                        Actor(principal_id="t", auth_method="local"), os.urandom(4).hex(), "default"
+                    ),
                     CreateExperiment(
                         name="same", artifact_location=None, artifact_root="mlflow-artifacts:"
                     ),

@@ -123,6 +123,37 @@ def test_a_record_that_cannot_be_read_stops_its_own_history_only(tmp_path: Path)
     asyncio.run(again(*asyncio.run(first())))
 
 
+@pytest.mark.parametrize("topic", ["runs", "catalog"])
+@pytest.mark.parametrize(
+    ("key", "value", "headers"),
+    [
+        (b"", b"", ()),
+        (b"key", b"", ()),
+        (b"", b"what is this", ()),
+        (b"\xff\xfe", b"\x00\x00\x00\x00\x07", (("x", b""),)),
+        (b"key", b"\xc3\x01", (("ce_subject", b"\xff/\xff/"), ("ce_id", b"no uuid"))),
+    ],
+)
+def test_what_a_foreign_producer_wrote_stops_nothing_of_ours(
+    tmp_path: Path, topic: str, key: bytes, value: bytes, headers: tuple[tuple[str, bytes], ...]
+) -> None:
+    async def run(count: int) -> None:
+        async with bootstrap.services(Settings(data_dir=tmp_path)) as services:
+            at = TopicPartition(topic, 0)
+            await services.fold.log.append(NewRecord(at, key, value, headers, 1_800_000_000_000))
+            run_id = await run_id_of(services)
+            await tag(services, run_id, "after")
+            assert await tags(services, run_id) == {"after": "1"}
+            await services.runner.fresh()
+            held = sum(1 + entry.held for entry in services.fold.state.quarantine.values())
+            assert held == count
+            assert [check.name for check in checks(services) if check.status == "red"]
+
+    # The second time it starts on projections that have the first one's records.
+    asyncio.run(run(1))
+    asyncio.run(run(2))
+
+
 def refusing(run_id: str, key: str) -> Mapping[str, Any]:
     """Evolvers with a fault: they fail at a tag of one run."""
 

@@ -30,13 +30,19 @@ REGISTERED = [s for s in SCHEMAS.by_version.values() if s.event_type not in ALWA
 NOWHERE = "http://127.0.0.1:1"
 
 Answer = tuple[int, object]
-Answering = Callable[[str, str], Answer]
+Answering = Callable[[str, str, bytes], Answer]
+"""Method, path and body of a call to what is answered."""
 
 
-def ids_from_1(method: str, path: str) -> Answer:
+def ids_from_1(method: str, path: str, sent: bytes) -> Answer:
     """A registry in which everything is registered already."""
-    names = [f"/subjects/{subject_name(subject, topic_of)}" for subject in REGISTERED]
-    return 200, {"id": 1 + names.index(path)}
+    return 200, {"id": place_of(path, sent)}
+
+
+def place_of(path: str, sent: bytes) -> int:
+    """The place, from 1, of a schema that is sent to its subject; a subject may have several."""
+    known = [(f"/subjects/{subject_name(s, topic_of)}", s.schema_json) for s in REGISTERED]
+    return 1 + known.index((path.removesuffix("/versions"), json.loads(sent)["schema"]))
 
 
 def topic_of(topic: str) -> str:
@@ -49,8 +55,8 @@ def registry(answering: Answering) -> Iterator[str]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            self.rfile.read(int(self.headers.get("content-length", 0)))
-            status, body = answering(self.command, self.path)
+            sent = self.rfile.read(int(self.headers.get("content-length", 0)))
+            status, body = answering(self.command, self.path, sent)
             text = (body if isinstance(body, str) else json.dumps(body)).encode()
             self.send_response(status)
             self.send_header("content-length", str(len(text)))
@@ -113,8 +119,8 @@ def test_a_later_start_writes_nothing_and_needs_no_registry() -> None:
     world = TestWorld()
     down = False
 
-    def answering(method: str, path: str) -> Answer:
-        return (503, "down") if down else ids_from_1(method, path)
+    def answering(method: str, path: str, sent: bytes) -> Answer:
+        return (503, "down") if down else ids_from_1(method, path, sent)
 
     with pytest.MonkeyPatch.context() as patch, registry(answering) as url:
         patch.setattr(schema_registry, "PAUSES_S", (0.01,))
@@ -148,8 +154,8 @@ def test_another_registry_with_the_same_ids_is_taken() -> None:
 
 
 def test_another_registry_that_gives_more_ids_is_taken() -> None:
-    def higher(method: str, path: str) -> Answer:
-        status, found = ids_from_1(method, path)
+    def higher(method: str, path: str, sent: bytes) -> Answer:
+        status, found = ids_from_1(method, path, sent)
         assert isinstance(found, dict)
         return status, {"id": found["id"] + 1000}
 
@@ -161,8 +167,8 @@ def test_another_registry_that_gives_more_ids_is_taken() -> None:
 
 
 def test_another_registry_whose_ids_mean_something_else_is_refused() -> None:
-    def shifted(method: str, path: str) -> Answer:
-        status, found = ids_from_1(method, path)
+    def shifted(method: str, path: str, sent: bytes) -> Answer:
+        status, found = ids_from_1(method, path, sent)
         assert isinstance(found, dict)
         return status, {"id": 1 + found["id"] % len(REGISTERED)}
 
@@ -186,11 +192,11 @@ def test_another_registry_whose_ids_mean_something_else_is_refused() -> None:
     ],
 )
 def test_odd_answers_are_told(answer: Answer, kind: type[RegistryError], words: str) -> None:
-    with registry(lambda method, path: answer) as url, pytest.raises(kind, match=words):
+    with registry(lambda method, path, sent: answer) as url, pytest.raises(kind, match=words):
         started(url)
 
 
-def empty(method: str, path: str) -> Answer:
+def empty(method: str, path: str, sent: bytes) -> Answer:
     """A registry that has nothing of ours and takes everything under one id."""
     if method == "PUT":
         return 200, {"compatibility": "FULL_TRANSITIVE"}
@@ -198,18 +204,17 @@ def empty(method: str, path: str) -> Answer:
         return 404, {"error_code": 40401, "message": "no such subject"}
     if not path.endswith("/versions"):
         return 404, {"error_code": 40403, "message": "no such schema"}
-    names = [f"/subjects/{subject_name(subject, topic_of)}/versions" for subject in REGISTERED]
-    return 200, {"id": 1 + names.index(path)}
+    return 200, {"id": place_of(path, sent)}
 
 
 def test_nothing_is_registered_when_one_schema_would_be_refused() -> None:
     calls: list[str] = []
 
-    def answering(method: str, path: str) -> Answer:
+    def answering(method: str, path: str, sent: bytes) -> Answer:
         calls.append(path)
         if path.startswith("/compatibility/") and "TraceTagSet" in path:
             return 200, {"is_compatible": False, "messages": ["reader lacks b"]}
-        return empty(method, path)
+        return empty(method, path, sent)
 
     with registry(answering) as url, pytest.raises(RegistryRefused) as raised:
         started(url)
@@ -225,12 +230,12 @@ def test_what_passes_is_tried_again_and_what_does_not_is_told(
     monkeypatch.setattr(schema_registry, "PAUSES_S", (0.01, 0.01))
     refusals = 2
 
-    def answering(method: str, path: str) -> Answer:
+    def answering(method: str, path: str, sent: bytes) -> Answer:
         nonlocal refusals
         if method == "PUT" and refusals > 0:
             refusals -= 1
             return 409, {"message": "a rule exists"}
-        return empty(method, path)
+        return empty(method, path, sent)
 
     with registry(answering) as url:
         framing = started(url)

@@ -33,11 +33,13 @@ def folded(world: TestWorld) -> list[Folded]:
     return [state.fold(record, event) for record, event in pairs]
 
 
-def attempt(world: TestWorld, commands: Iterable[object]) -> None:
+def attempt(
+    world: TestWorld, commands: Iterable[object], who: str = "tester", *groups: str
+) -> None:
     """Do what is not refused."""
     for command in commands:
         try:
-            world.do(command)  # type: ignore[arg-type]
+            world.do(command, who, *groups)  # type: ignore[arg-type]
         except DomainError:
             continue
 

@@ -1,0 +1,169 @@
+"""Who a token or a session cookie authenticates, and why it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from random import Random
+
+import pytest
+
+from muniment_auth import sessions
+from muniment_auth.credentials import (
+    CredentialError,
+    CredentialExpired,
+    CredentialMalformed,
+    CredentialRevoked,
+    Credentials,
+    CredentialUnknown,
+    CrossSiteRefused,
+)
+from muniment_auth.sessions import SESSION_COOKIE
+from muniment_auth.tokens import SESSION_PREFIX, TOKEN_PREFIX, Secret, new_secret
+
+NOW = 1_700_000_000_000
+PAGE = {b"host": b"muniment.example", b"origin": b"https://muniment.example"}
+
+
+@dataclass(frozen=True)
+class Kept:
+    credential_id: str
+    secret_sha256: bytes
+    credential_kind: str = "personal"
+    principal_id: str = "anna-id"
+    principal_kind: str = "user"
+    issuer: str = "https://id.example"
+    scopes: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ("ml",)
+    groups_unknown: str | None = None
+    claims: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    client_id: str | None = "cli"
+    expires_at_ms: int = NOW + 1000
+    revoked_at_ms: int | None = None
+
+
+def kept(secret: Secret, kind: str = "personal") -> Kept:
+    return Kept(secret.id, secret.sha256, kind)
+
+
+def credentials(*known: Kept, names: Mapping[str, tuple[str, str]] | None = None) -> Credentials:
+    by_id = {one.credential_id: one for one in known}
+    return Credentials(by_id.get, dict(names or {}).get)
+
+
+CHANCE = Random(1).randbytes
+TOKEN = new_secret(TOKEN_PREFIX, CHANCE)
+SESSION = new_secret(SESSION_PREFIX, CHANCE)
+COOKIES = f"a=b; {SESSION_COOKIE}={SESSION.text}"
+
+
+def test_a_token_authenticates_its_principal_as_it_was_when_it_was_issued() -> None:
+    one = replace(kept(TOKEN), scopes=("run:*",), claims={"team": ("x",)}, groups_unknown="many")
+    found = credentials(one).authenticate_token(TOKEN.text, NOW)
+    assert (found.id, found.kind, found.issuer) == ("anna-id", "user", "https://id.example")
+    assert (found.auth_method, found.token_id, found.client_id) == ("token", TOKEN.id, "cli")
+    assert (found.groups, found.groups_unknown) == (frozenset({"ml"}), "many")
+    assert (found.scopes, found.claims) == (frozenset({"run:*"}), one.claims)
+    assert (found.subject, found.name) == ("", "anna-id")
+
+
+def test_no_scopes_are_no_limit_and_a_name_is_told_where_it_is_at_hand() -> None:
+    known = credentials(kept(TOKEN), names={"anna-id": ("4711", "Anna")})
+    found = known.authenticate_token(TOKEN.text, NOW)
+    assert found.scopes is None
+    assert (found.subject, found.name) == ("4711", "Anna")
+
+
+@pytest.mark.parametrize(
+    ("one", "text", "error"),
+    [
+        (kept(TOKEN), "mnt_", CredentialMalformed),
+        (kept(TOKEN), TOKEN.text[:-1], CredentialMalformed),
+        (kept(TOKEN), SESSION.text, CredentialMalformed),
+        (kept(TOKEN), new_secret(TOKEN_PREFIX, CHANCE).text, CredentialUnknown),
+        (
+            kept(TOKEN),
+            Secret(TOKEN_PREFIX, TOKEN.id, SESSION.secret).text,
+            CredentialUnknown,
+        ),
+        (replace(kept(TOKEN), expires_at_ms=NOW), TOKEN.text, CredentialExpired),
+        (replace(kept(TOKEN), revoked_at_ms=NOW - 1), TOKEN.text, CredentialRevoked),
+        (
+            replace(kept(TOKEN), revoked_at_ms=NOW - 1),
+            Secret(TOKEN_PREFIX, TOKEN.id, SESSION.secret).text,
+            CredentialUnknown,
+        ),
+        (kept(TOKEN, "session"), TOKEN.text, CredentialUnknown),
+    ],
+    ids=map(str, range(9)),
+)
+def test_why_a_token_authenticates_nobody(
+    one: Kept, text: str, error: type[CredentialError]
+) -> None:
+    with pytest.raises(error) as raised:
+        credentials(one).authenticate_token(text, NOW)
+    assert type(raised.value) is error
+    assert raised.value.reason
+    for secret in (TOKEN.secret, SESSION.secret):
+        assert secret not in str(raised.value)
+
+
+def test_a_session_reads_without_a_csrf_token_and_writes_with_it() -> None:
+    known = credentials(kept(SESSION, "session"))
+    found = known.authenticate_session(COOKIES, "GET", {}, NOW)
+    assert found is not None
+    assert (found.auth_method, found.token_id) == ("session", SESSION.id)
+    headers = PAGE | {b"x-csrf-token": sessions.csrf_token(SESSION).encode()}
+    for method in ("POST", "PUT", "PATCH", "DELETE", "QUERY"):
+        assert known.authenticate_session(COOKIES, method, headers, NOW) == found
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        PAGE,
+        PAGE | {b"x-csrf-token": b""},
+        PAGE | {b"x-csrf-token": b"wrong"},
+        PAGE | {b"x-csrf-token": sessions.csrf_token(TOKEN).encode()},
+        {b"host": b"muniment.example", b"x-csrf-token": sessions.csrf_token(SESSION).encode()},
+        PAGE
+        | {
+            b"origin": b"https://evil.example",
+            b"x-csrf-token": sessions.csrf_token(SESSION).encode(),
+        },
+        PAGE | {b"origin": b"null", b"x-csrf-token": sessions.csrf_token(SESSION).encode()},
+    ],
+)
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+def test_a_write_that_its_own_page_did_not_send_is_refused(
+    method: str, headers: dict[bytes, bytes]
+) -> None:
+    known = credentials(kept(SESSION, "session"))
+    with pytest.raises(CrossSiteRefused) as raised:
+        known.authenticate_session(COOKIES, method, headers, NOW)
+    assert sessions.csrf_token(SESSION) not in str(raised.value)
+
+
+def test_without_a_session_cookie_there_is_nobody() -> None:
+    known = credentials(kept(SESSION, "session"))
+    assert known.authenticate_session("a=b", "GET", {}, NOW) is None
+    assert known.authenticate_session("", "POST", {}, NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("one", "cookies", "error"),
+    [
+        (kept(SESSION, "session"), f"{SESSION_COOKIE}=", CredentialMalformed),
+        (kept(SESSION, "session"), f"{COOKIES}; {SESSION_COOKIE}=x", CredentialMalformed),
+        (kept(TOKEN), f"{SESSION_COOKIE}={TOKEN.text}", CredentialMalformed),
+        (kept(SESSION), COOKIES, CredentialUnknown),
+        (kept(TOKEN), COOKIES, CredentialUnknown),
+        (replace(kept(SESSION, "session"), expires_at_ms=NOW), COOKIES, CredentialExpired),
+        (replace(kept(SESSION, "session"), revoked_at_ms=1), COOKIES, CredentialRevoked),
+    ],
+)
+def test_why_a_session_authenticates_nobody(
+    one: Kept, cookies: str, error: type[CredentialError]
+) -> None:
+    with pytest.raises(error):
+        credentials(one).authenticate_session(cookies, "GET", {}, NOW)
