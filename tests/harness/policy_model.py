@@ -27,7 +27,8 @@ PROMOTES = "model:promote model:approve model:request"
 ROLES: Mapping[str, set[str]] = {
     "viewer": set(READS.split()),
     "logger": set(
-        "experiment:read run:read run:write trace:write logged_model:write artifact:write".split()
+        "experiment:read run:read run:write trace:write logged_model:read logged_model:write "
+        "artifact:write".split()
     ),
     "editor": set(f"{READS} {EDITS}".split()),
     "approver": set(f"{READS} {PROMOTES}".split()),

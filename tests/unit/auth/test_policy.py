@@ -43,7 +43,7 @@ experiment:delete    . . . . m . a
 experiment:read      v l e p m u a
 experiment:write     . . e . m . a
 logged_model:delete  . . e . m . a
-logged_model:read    v . e p m u a
+logged_model:read    v l e p m u a
 logged_model:write   . l e . m . a
 model:approve        . . . p m . a
 model:create         . . e . m . a

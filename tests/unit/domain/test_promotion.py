@@ -314,7 +314,7 @@ def test_of_two_requests_for_one_target_one_is_void(desk: Desk) -> None:
 
 def test_of_two_changes_of_a_policy_one_is_void(desk: Desk) -> None:
     desk.policy()
-    fields: dict[str, Any] = {"workspace": "*", "pattern": "*", "stages": ("Staging",)}
+    fields: dict[str, Any] = {"workspace": "default", "pattern": "*", "stages": ("Staging",)}
     change = desk.world.decide(SetPromotionPolicy(policy="p", **fields))
     removal = desk.world.decide(RemovePromotionPolicy(policy="p"))
     assert change is not None
