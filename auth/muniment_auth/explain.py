@@ -18,9 +18,10 @@ from muniment_auth.policy import (
     permissions_of,
 )
 from muniment_auth.principal import Principal
-from muniment_auth.resources import Attributes, Resource, covers, ended_key, matches
+from muniment_auth.resources import Attributes, Resource, covers, ended_key
 from muniment_auth.subjects import holds
 from muniment_schemas.access_events import ANYTHING, Grant
+from muniment_schemas.patterns import matches
 
 
 @dataclass(frozen=True, slots=True)

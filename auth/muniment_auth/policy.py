@@ -30,9 +30,10 @@ from muniment_auth.permissions import (
     known,
 )
 from muniment_auth.principal import Principal
-from muniment_auth.resources import NO_ATTRIBUTES, Attributes, Resource, covers, ended_key, matches
+from muniment_auth.resources import NO_ATTRIBUTES, Attributes, Resource, covers, ended_key
 from muniment_auth.subjects import holds
 from muniment_schemas.access_events import ANYTHING, ID_PREFIX, Grant
+from muniment_schemas.patterns import matches
 
 OWNED_KINDS = ("experiment", "model", "prompt")
 KINDS = (*OWNED_KINDS, "server")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from muniment_schemas.access_events import ANYTHING, ID_PREFIX
+from muniment_schemas.patterns import matches
 
 
 class Resource(msgspec.Struct, frozen=True, gc=False):
@@ -43,29 +44,6 @@ NO_ATTRIBUTES = Attributes()
 def ended_key(kind: str, resource_id: str) -> tuple[str, str]:
     """What an ended ownership is remembered by: a prompt is a model, and can become one again."""
     return ("model" if kind == "prompt" else kind, resource_id)
-
-
-def matches(pattern: str, text: str) -> bool:
-    """Whether a text is one that the pattern stands for. Time: length of both, multiplied at most.
-
-    Also whether a pattern covers all that another one does: a `*` in `text` can then only be
-    matched by one of `pattern`'s.
-    """
-    first, *rest = pattern.split(ANYTHING)
-    if not rest:
-        return first == text
-    *middle, last = rest
-    if len(text) < len(first) + len(last):
-        return False
-    if not (text.startswith(first) and text.endswith(last)):
-        return False
-    place, end = len(first), len(text) - len(last)
-    for part in middle:
-        found = text.find(part, place, end)
-        if found < 0:
-            return False
-        place = found + len(part)
-    return True
 
 
 def covers(pattern: str, resource: Resource) -> bool:

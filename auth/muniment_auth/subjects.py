@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from muniment_auth.principal import Principal
-from muniment_auth.resources import matches
 from muniment_schemas.access_events import Grant
+from muniment_schemas.patterns import matches
 
 
 def holds(principal: Principal, grant: Grant) -> bool:

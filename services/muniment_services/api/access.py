@@ -266,7 +266,7 @@ async def revoke(call: Call) -> bytes:
         elsewhere = bool(call.services.admin_groups)
         return RevokeGrant(grant_id=grant_id, reason=reason, admins_elsewhere=elsewhere)
 
-    return await _submit(call, command, _empty)
+    return await _submit(call, command, wire.empty)
 
 
 async def _end_ownership(call: Call, text: str, reason: str) -> bytes:
@@ -285,7 +285,7 @@ async def _end_ownership(call: Call, text: str, reason: str) -> bytes:
             raise _denied(decision.reason)
         return EndOwnership(resource_kind=kind, resource_id=resource_id, reason=reason)
 
-    return await _submit(call, command, _empty)
+    return await _submit(call, command, wire.empty)
 
 
 async def list_roles(call: Call) -> bytes:
@@ -315,7 +315,7 @@ async def define_role(call: Call) -> bytes:
         permissions, description = body.permissions, body.description
         return DefineRole(name=name, permissions=permissions, description=description)
 
-    return await _submit(call, command, _empty)
+    return await _submit(call, command, wire.empty)
 
 
 async def remove_role(call: Call) -> bytes:
@@ -325,16 +325,12 @@ async def remove_role(call: Call) -> bytes:
         _require_admin(call, access)
         return RemoveRole(name=call.path_params["name"])
 
-    return await _submit(call, command, _empty)
+    return await _submit(call, command, wire.empty)
 
 
 def _require_admin(call: Call, access: Access) -> None:
     if not is_admin(access, call.services.now_ms()):
         raise _denied("only admins define and remove roles")
-
-
-def _empty(_: Outcome) -> bytes:
-    return b"{}"
 
 
 ROUTES = (

@@ -22,10 +22,6 @@ def _logged(outcome: Outcome) -> bytes:
     return wire.encode({"assessment": parsed(outcome.event.assessment_json)})
 
 
-def _empty(_: Outcome) -> bytes:
-    return b"{}"
-
-
 async def create(call: Call) -> bytes:
     """POST traces/ID/assessments."""
     assessment = assessment_of(call.params(_CREATE)["assessment"])
@@ -58,7 +54,7 @@ async def delete(call: Call) -> bytes:
     command = domain.DeleteAssessment(
         trace_id=call.path_params["trace_id"], assessment_id=call.path_params["assessment_id"]
     )
-    return await call.services.writer.submit(call.caller, command, _empty)
+    return await call.services.writer.submit(call.caller, command, wire.empty)
 
 
 _ONE = "traces/{trace_id}/assessments/{assessment_id}"

@@ -52,10 +52,6 @@ _SEARCH: Fields = (
 )
 
 
-def _empty(_: Outcome) -> bytes:
-    return b"{}"
-
-
 async def create(call: Call) -> bytes:
     """POST experiments/create."""
     params = call.params(_CREATE)
@@ -161,7 +157,7 @@ def _max_results(given: int) -> int:
 
 
 async def _submit(call: Call, command: Command) -> bytes:
-    return await call.services.writer.submit(call.caller, command, _empty)
+    return await call.services.writer.submit(call.caller, command, wire.empty)
 
 
 async def update(call: Call) -> bytes:

@@ -87,7 +87,7 @@ async def finalize(call: Call) -> bytes:
     command = domain.FinalizeLoggedModel(
         model_id=params["model_id"], status=_status(params["status"])
     )
-    await _submit(call, command, _empty)
+    await _submit(call, command, wire.empty)
     model_id = command.model_id
     await call.services.state(domain.KIND, model_id)
     points = await call.services.read(lambda connection: model_points(connection, [model_id]))
@@ -98,7 +98,7 @@ async def finalize(call: Call) -> bytes:
 async def delete(call: Call) -> bytes:
     """DELETE logged-models/ID."""
     command = domain.DeleteLoggedModel(model_id=call.path_params["model_id"])
-    return await _submit(call, command, _empty)
+    return await _submit(call, command, wire.empty)
 
 
 async def set_tags(call: Call) -> bytes:
@@ -106,7 +106,7 @@ async def set_tags(call: Call) -> bytes:
     command = domain.SetLoggedModelTags(
         model_id=call.path_params["model_id"], tags=pairs(call.params(_TAGS).get("tags"))
     )
-    return await _submit(call, command, _empty)
+    return await _submit(call, command, wire.empty)
 
 
 async def delete_tag(call: Call) -> bytes:
@@ -114,7 +114,7 @@ async def delete_tag(call: Call) -> bytes:
     command = domain.DeleteLoggedModelTag(
         model_id=call.path_params["model_id"], key=call.path_params["key"]
     )
-    return await _submit(call, command, _empty)
+    return await _submit(call, command, wire.empty)
 
 
 async def log_params(call: Call) -> bytes:
@@ -123,7 +123,7 @@ async def log_params(call: Call) -> bytes:
     command = domain.LogLoggedModelParams(
         model_id=call.path_params["model_id"], params=pairs(params.get("params"))
     )
-    return await _submit(call, command, _empty)
+    return await _submit(call, command, wire.empty)
 
 
 async def search_models(call: Call) -> bytes:
@@ -193,10 +193,6 @@ def _model(outcome: Outcome) -> bytes:
     # Of a model just created, which has no metrics yet.
     assert isinstance(outcome.after, LoggedModel)
     return wire.encode({"model": logged_model(outcome.after, ())})
-
-
-def _empty(_: Outcome) -> bytes:
-    return b"{}"
 
 
 async def _submit(call: Call, command: Command, render: Callable[[Outcome], bytes]) -> bytes:

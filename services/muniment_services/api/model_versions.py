@@ -12,7 +12,7 @@ from muniment_projections.search.page import Search, search
 from muniment_services.api import wire
 from muniment_services.api import wire_registry as shapes
 from muniment_services.api.errors import ApiError
-from muniment_services.api.registered_models import NAME, SEARCH, at_most, empty
+from muniment_services.api.registered_models import NAME, SEARCH, at_most
 from muniment_services.api.requests import TAG_FIELDS, Field, Fields, pairs
 from muniment_services.api.routes import Call, mlflow
 from muniment_services.domain import model_version as domain
@@ -86,7 +86,7 @@ async def create(call: Call) -> bytes:
             version=int(registered.version),
         )
         unkeyed = dataclasses.replace(call.caller, idempotency_key=None, request=b"")
-        await call.services.writer.submit(unkeyed, note, empty)
+        await call.services.writer.submit(unkeyed, note, wire.empty)
     return answer
 
 
@@ -173,7 +173,7 @@ async def _changed(
 
 
 async def _submit(call: Call, command: Command) -> bytes:
-    return await call.services.writer.submit(call.caller, command, empty)
+    return await call.services.writer.submit(call.caller, command, wire.empty)
 
 
 async def delete(call: Call) -> bytes:

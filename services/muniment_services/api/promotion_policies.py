@@ -93,7 +93,7 @@ async def remove_policy(call: Call) -> bytes:
     """DELETE /api/v1/policies/promotion/{name}?reason=."""
     reason = from_query(call.query, _REASON).get("reason")
     command = RemovePromotionPolicy(policy=call.path_params["name"], reason=reason)
-    return await call.services.writer.submit(call.caller, command, lambda _: b"{}")
+    return await call.services.writer.submit(call.caller, command, wire.empty)
 
 
 _PATH = "/api/v1/policies/promotion"

@@ -43,18 +43,13 @@ _ALIAS: Fields = (*NAME, Field("alias", required=True))
 _SET_ALIAS: Fields = (*_ALIAS, Field("version", required=True))
 
 
-def empty(_: Outcome) -> bytes:
-    """The answer to a change that says nothing but 200."""
-    return b"{}"
-
-
 def _model(outcome: Outcome) -> bytes:
     assert isinstance(outcome.after, domain.RegisteredModel)
     return wire.encode({"registered_model": shapes.registered_model(outcome.after)})
 
 
 async def _submit(call: Call, command: Command) -> bytes:
-    return await call.services.writer.submit(call.caller, command, empty)
+    return await call.services.writer.submit(call.caller, command, wire.empty)
 
 
 async def create(call: Call) -> bytes:

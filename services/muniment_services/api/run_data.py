@@ -17,6 +17,7 @@ import msgspec
 from muniment_auth.permissions import Permission as P
 from muniment_schemas import events as e
 from muniment_schemas.columns import pack
+from muniment_services.api import wire
 from muniment_services.api.requests import (
     TAG_FIELDS,
     Field,
@@ -144,11 +145,7 @@ _decode_batch = msgspec.json.Decoder(_LogBatch).decode
 
 
 async def _submit(call: Call, command: Command) -> bytes:
-    return await call.services.writer.submit(call.caller, command, _empty)
-
-
-def _empty(_: object) -> bytes:
-    return b"{}"
+    return await call.services.writer.submit(call.caller, command, wire.empty)
 
 
 async def log_metric(call: Call) -> bytes:

@@ -102,13 +102,13 @@ async def get(call: Call) -> bytes:
 async def delete(call: Call) -> bytes:
     """POST runs/delete."""
     command = DeleteRun(run_id=run_id_of(call.params(RUN_ID_ONLY)))
-    return await call.services.writer.submit(call.caller, command, lambda _: b"{}")
+    return await call.services.writer.submit(call.caller, command, wire.empty)
 
 
 async def restore(call: Call) -> bytes:
     """POST runs/restore."""
     command = RestoreRun(run_id=run_id_of(call.params(RUN_ID_ONLY)))
-    return await call.services.writer.submit(call.caller, command, lambda _: b"{}")
+    return await call.services.writer.submit(call.caller, command, wire.empty)
 
 
 async def search(call: Call) -> bytes:

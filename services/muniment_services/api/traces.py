@@ -78,10 +78,6 @@ _LINK_PROMPTS: Fields = (
 )
 
 
-def _empty(_: Outcome) -> bytes:
-    return b"{}"
-
-
 def _info(outcome: Outcome) -> bytes:
     assert isinstance(outcome.after, Trace)
     return wire.encode({"trace": {"trace_info": wire_traces.trace_info(outcome.after)}})
@@ -268,7 +264,7 @@ async def delete_tag(call: Call) -> bytes:
 
 
 async def _submit(call: Call, command: Command) -> bytes:
-    return await call.services.writer.submit(call.caller, command, _empty)
+    return await call.services.writer.submit(call.caller, command, wire.empty)
 
 
 async def delete(call: Call) -> bytes:

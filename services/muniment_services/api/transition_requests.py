@@ -18,7 +18,7 @@ from muniment_schemas.promotion_events import ALIAS
 from muniment_services.api import wire
 from muniment_services.api import wire_registry as shapes
 from muniment_services.api.model_versions import TRANSITION, VERSION, transition_command
-from muniment_services.api.registered_models import NAME, empty, search_models
+from muniment_services.api.registered_models import NAME, search_models
 from muniment_services.api.registry_history import past_readable
 from muniment_services.api.requests import Field, Fields
 from muniment_services.api.routes import Call, Route, mlflow
@@ -276,7 +276,7 @@ async def update_comment(call: Call) -> bytes:
 async def delete_comment(call: Call) -> bytes:
     """DELETE comments/delete."""
     command = domain.DeleteComment(comment_id=call.deletion_params(_COMMENT_ID)["id"])
-    return await call.services.writer.submit(call.caller, command, empty)
+    return await call.services.writer.submit(call.caller, command, wire.empty)
 
 
 def _commented(outcome: Outcome, comment_id: str) -> bytes:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import msgspec
 
 from muniment_schemas import events as e
+from muniment_schemas.patterns import matches
 from muniment_schemas.promotion_events import STAGE
 from muniment_services.domain.commands import AggregateKey, Command, Context, State, World
 from muniment_services.domain.errors import Invalid, NotFound
@@ -295,28 +296,11 @@ def _all(world: World) -> list[PromotionPolicy]:
 
 
 def _concerns(policy: PromotionPolicy, name: str, workspace: str) -> bool:
-    return policy.workspace in ("*", workspace) and _matches(policy.pattern, name)
+    return policy.workspace in ("*", workspace) and matches(policy.pattern, name)
 
 
 def _guards(policy: PromotionPolicy, target: Target) -> bool:
     return target.name in (policy.stages if target.kind == STAGE else policy.aliases)
-
-
-def _matches(pattern: str, name: str) -> bool:
-    first, *rest = pattern.split("*")
-    if not rest:
-        return pattern == name
-    if len(name) < len(first) + len(rest[-1]):
-        return False
-    if not name.startswith(first) or not name.endswith(rest[-1]):
-        return False
-    place, end = len(first), len(name) - len(rest[-1])
-    for part in rest[:-1]:
-        found = name.find(part, place, end)
-        if found < 0:
-            return False
-        place = found + len(part)
-    return True
 
 
 def _has_tag(version: ModelVersion, wanted: str) -> bool:

@@ -13,9 +13,10 @@ from muniment_auth.granting import may_grant, may_see
 from muniment_auth.permissions import ROLES, UNGRANTED, Permission
 from muniment_auth.policy import EVERYTHING, NOBODY, Access, compile_access
 from muniment_auth.principal import Principal, local_principal
-from muniment_auth.resources import NO_ATTRIBUTES, SERVER, Attributes, Resource, matches, subsumes
+from muniment_auth.resources import NO_ATTRIBUTES, SERVER, Attributes, Resource, subsumes
 from muniment_schemas.access_events import ClaimPattern, Grant
 from muniment_schemas.ids import PrincipalId
+from muniment_schemas.patterns import matches
 
 P = Permission
 ISSUER = "https://idp.example"
