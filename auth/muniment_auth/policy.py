@@ -63,20 +63,6 @@ _OWNER: Final = Decision(True, "its creator", ("owner", f"role:{OWNER_ROLE}"))
 _NOT_SIGNED_IN: Final = Decision(False, "not authenticated")
 
 
-def decide(principal: Principal | None, permission: Permission) -> Decision:
-    """Whether a principal holds a permission without any grant. None: nobody is signed in.
-
-    The local user holds all, since whoever reaches a loopback listener owns the data folder.
-    """
-    if permission is Permission.PUBLIC:
-        return Decision(True, "public")
-    if principal is None:
-        return Decision(False, "not authenticated")
-    if principal.kind == "local":
-        return Decision(True, "local user")
-    return Decision(False, f"no grant gives {permission} to this principal")
-
-
 class Rule:
     """A grant as it counts for one principal: `permissions` are those that its scopes leave."""
 

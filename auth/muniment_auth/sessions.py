@@ -19,7 +19,7 @@ import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from muniment_auth.tokens import Secret
+from muniment_auth.tokens import SESSION_PREFIX, Secret, parse
 
 SESSION_COOKIE = "__Host-muniment_session"
 LOGIN_COOKIE = "__Host-muniment_login"
@@ -71,6 +71,11 @@ def session_cookie(cookies: str) -> str | None:
     if not values:
         return None
     return values[0] if len(values) == 1 else ""
+
+
+def session_secret(cookies: str) -> Secret | None:
+    """The session in a Cookie header; None when there is none, or none that has the form."""
+    return parse(session_cookie(cookies) or "", SESSION_PREFIX)
 
 
 def set_session(secret: Secret, life_s: int) -> str:

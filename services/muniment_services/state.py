@@ -58,8 +58,6 @@ class CurrentState:
     """The fold's result so far. Not thread-safe: one thread (or event loop) owns it."""
 
     catalog: dict[AggregateKey, State] = field(default_factory=dict)
-    kinds: dict[str, dict[str, State]] = field(default_factory=dict)
-    """The catalog by kind and id."""
     recent: dict[AggregateKey, tuple[State | None, int]] = field(default_factory=dict)
     """Runs, logged models and traces, the least recently used first, each with the number of the
     fold that gave it this state (0: as the projections have it). None: deleted."""
@@ -72,6 +70,13 @@ class CurrentState:
     highest_experiment: int = 0
     quarantine: dict[AggregateKey, Stopped] = field(default_factory=dict)
     """Histories in quarantine. Their aggregates stay as they were before the record."""
+    _kinds: dict[str, dict[str, State]] = field(init=False, default_factory=dict)
+    """The catalog by kind and id."""
+
+    def __post_init__(self) -> None:
+        """Index the catalog that it begins with."""
+        for (kind, aggregate_id), state in self.catalog.items():
+            self._kinds.setdefault(kind, {})[aggregate_id] = state
 
     def get(self, kind: str, aggregate_id: str) -> State | None:
         """One aggregate, if it exists and is in memory (the catalog always is)."""
@@ -89,7 +94,7 @@ class CurrentState:
 
     def of_kind(self, kind: str) -> Iterable[State]:
         """All catalog aggregates of one kind."""
-        return tuple(self.kinds.get(kind, {}).values())
+        return tuple(self._kinds.get(kind, {}).values())
 
     known_of_kind = of_kind
 
@@ -224,10 +229,10 @@ class CurrentState:
             self.names[new] = aggregate_id
         if after is None:
             self.catalog.pop(key, None)
-            self.kinds.get(kind, {}).pop(aggregate_id, None)
+            self._kinds.get(kind, {}).pop(aggregate_id, None)
         else:
             self.catalog[key] = after
-            self.kinds.setdefault(kind, {})[aggregate_id] = after
+            self._kinds.setdefault(kind, {})[aggregate_id] = after
         if kind == "experiment":
             self.highest_experiment = max(self.highest_experiment, int(aggregate_id))
 

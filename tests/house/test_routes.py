@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from house.sources import sources
-from muniment_auth import policy
 from muniment_auth.permissions import Permission
+from muniment_auth.policy import NOBODY
 from muniment_auth.principal import local_principal
+from muniment_auth.resources import SERVER
 from muniment_services.api.app import ROUTES, build
 from muniment_services.api.callers import LocalCallers
 from muniment_services.api.hosts import HostCheck
@@ -97,7 +98,7 @@ def test_only_what_is_meant_to_be_is_public() -> None:
 
 def test_nobody_may_do_anything_else_without_signing_in() -> None:
     for route in ROUTES:
-        allowed = policy.decide(None, route.permission).allowed
+        allowed = NOBODY.decide(route.permission, SERVER).allowed
         assert allowed == (route.path in PUBLIC), route
 
 

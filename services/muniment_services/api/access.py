@@ -7,7 +7,7 @@ was taken away in between is checked again and not found.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
@@ -26,7 +26,7 @@ from muniment_services.api.access_targets import (
     target_of,
 )
 from muniment_services.api.errors import ApiError
-from muniment_services.api.requests import Field, Fields, check_content_type, from_query
+from muniment_services.api.requests import Field, Fields, from_query, struct_from_body
 from muniment_services.api.routes import Call, Route
 from muniment_services.domain.access import (
     AccessCommand,
@@ -49,8 +49,6 @@ CHECKED_AGAIN_MAX = 10
 
 OWNER_PREFIX = "owner:"
 """In the place of a grant's id: what the creator of a thing holds, as `owner:KIND:ID`."""
-
-T = TypeVar("T")
 
 
 class GrantBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -89,19 +87,6 @@ _LIST: Fields = (
 _REASON: Fields = (Field("reason"),)
 
 
-def _body(call: Call, kind: type[T]) -> T:
-    check_content_type(call.content_type)
-    try:
-        return msgspec.json.decode(call.body, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Invalid(f"The request body cannot be read: {error}") from None
-
-
-def _current(call: Call) -> Access:
-    # As of what is folded now, which may be newer than when the call came in.
-    return call.access
-
-
 async def _submit(
     call: Call, command: Callable[[Access], AccessCommand], render: Callable[[Outcome], bytes]
 ) -> bytes:
@@ -110,7 +95,7 @@ async def _submit(
         for _ in range(CHECKED_AGAIN_MAX):
             await call.services.caught_up()
             version = state_of(call.services.fold.state).version
-            checked = msgspec.structs.replace(command(_current(call)), seen_version=version)
+            checked = msgspec.structs.replace(command(call.access), seen_version=version)
             try:
                 return await call.services.writer.submit(call.caller, checked, render)
             except Superseded:  # Another server changed access between the two.
@@ -139,7 +124,7 @@ async def list_grants(call: Call) -> bytes:
     """
     params = from_query(call.query, _LIST)
     await call.services.caught_up()
-    world, now_ms, access = call.services.fold.state, call.services.now_ms(), _current(call)
+    world, now_ms, access = call.services.fold.state, call.services.now_ms(), call.access
     most = params.get("max_results") or PAGE_MAX
     if not 1 <= most <= PAGE_MAX:
         raise Invalid(f"'max_results' must be between 1 and {PAGE_MAX}.")
@@ -195,7 +180,7 @@ async def make(call: Call) -> bytes:
     Who may grant on a thing only as its creator, or by its id, grants by its id, whatever name was
     given: another thing that gets the name later is none of theirs.
     """
-    body = _body(call, GrantBody)
+    body = struct_from_body(call.body, call.content_type, GrantBody)
     services = call.services
     default = ANYTHING if body.resource_kind == "server" else call.caller.workspace
     fields = {name: getattr(body, name) for name in body.__struct_fields__}
@@ -209,7 +194,7 @@ async def make(call: Call) -> bytes:
         event = outcome.event
         if event is None:
             # There is an equal one. It is looked for as it was asked for, and by the thing's id.
-            asked = _permitted(call, _current(call), wanted)
+            asked = _permitted(call, call.access, wanted)
             found = equal_grant(world, asked, now_ms)
             assert found is not None
             return wire.encode({"grant": _json(found, now_ms)})
@@ -305,7 +290,8 @@ async def define_role(call: Call) -> bytes:
 
     All grants of the role give what it holds from then on.
     """
-    name, body = call.path_params["name"], _body(call, RoleBody)
+    name = call.path_params["name"]
+    body = struct_from_body(call.body, call.content_type, RoleBody)
     if wrong := unknown(body.permissions):
         known = ", ".join(sorted(ROLES["admin"]))
         raise Invalid(f"{wrong[0]!r} is no permission that a role can hold. There are {known}.")

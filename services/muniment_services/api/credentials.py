@@ -233,8 +233,7 @@ def _own_credential(call: Call, principal: Principal) -> Credential | None:
 
 
 def _csrf_token(call: Call) -> str | None:
-    text = sessions.session_cookie(call.headers.get(b"cookie", b"").decode("latin-1"))
-    secret = tokens.parse(text or "", tokens.SESSION_PREFIX)
+    secret = sessions.session_secret(call.headers.get(b"cookie", b"").decode("latin-1"))
     return None if secret is None else sessions.csrf_token(secret)
 
 

@@ -197,8 +197,7 @@ def _session(call: Call, method: str, csrf: bytes) -> Principal | None:
 
 
 def _secret(call: Call) -> tokens.Secret | None:
-    text = sessions.session_cookie(_cookie_header(call))
-    return tokens.parse(text or "", tokens.SESSION_PREFIX)
+    return sessions.session_secret(_cookie_header(call))
 
 
 def _as(caller: Caller, principal: Principal) -> Caller:

@@ -11,9 +11,9 @@ import msgspec
 from muniment_auth.permissions import Permission as P
 from muniment_services import conditions
 from muniment_services.api import wire
-from muniment_services.api.requests import Field, Fields, check_content_type, from_query
+from muniment_services.api.requests import Field, Fields, from_query, struct_from_body
 from muniment_services.api.routes import Call, Route
-from muniment_services.domain.errors import Invalid, NotFound
+from muniment_services.domain.errors import NotFound
 from muniment_services.domain.limits import shown
 from muniment_services.domain.promotion_policy import (
     KIND,
@@ -68,11 +68,7 @@ def _is_told(call: Call, policy: PromotionPolicy) -> bool:
 
 async def set_policy(call: Call) -> bytes:
     """PUT /api/v1/policies/promotion/{name}: lay down a policy, or change it."""
-    check_content_type(call.content_type)
-    try:
-        body = msgspec.json.decode(call.body, type=PolicyBody)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Invalid(f"The request body cannot be read: {error}") from None
+    body = struct_from_body(call.body, call.content_type, PolicyBody)
     if body.condition:
         conditions.check(body.condition)
     fields = {name: getattr(body, name) for name in body.__struct_fields__}

@@ -16,13 +16,16 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import field as data_field
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
 import msgspec
 
 from muniment_services.api.errors import ApiError
+from muniment_services.domain.errors import Invalid
 from muniment_services.domain.limits import INT64_MAX, INT64_MIN, shown
+
+T = TypeVar("T")
 
 _SEE = " See the API docs for more information about request parameters."
 _ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
@@ -83,6 +86,15 @@ def from_body(body: bytes, content_type: str | None, fields: Fields) -> dict[str
 def from_json(body: bytes, fields: Fields) -> dict[str, Any]:
     """`from_body` where MLflow does not look at the content type."""
     return parse(_json_object(body), fields)
+
+
+def struct_from_body(body: bytes, content_type: str | None, kind: type[T]) -> T:
+    """A JSON body of muniment's own API as a struct. Raises ApiError, Invalid."""
+    check_content_type(content_type)
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Invalid(f"The request body cannot be read: {error}") from None
 
 
 def check_content_type(content_type: str | None) -> None:

@@ -63,15 +63,8 @@ _COMMENT_ID: Fields = (Field("id", required=True),)
 
 async def create(call: Call) -> bytes:
     """POST transition-requests/create."""
-    params = call.params(_CREATE)
-    command = domain.RequestTransition(
-        name=params["name"],
-        version=params["version"],
-        stage=params["stage"],
-        comment=params.get("comment"),
-    )
-    made = await call.services.writer.submit(call.caller, command, _requested(call, command))
-    return made
+    command = domain.RequestTransition(**call.params(_CREATE))
+    return await call.services.writer.submit(call.caller, command, _requested(call, command))
 
 
 def _requested(call: Call, command: domain.RequestTransition) -> Callable[[Outcome], bytes]:
@@ -99,40 +92,20 @@ async def list_open(call: Call) -> bytes:
 async def approve(call: Call) -> bytes:
     """POST transition-requests/approve: the last approval that it takes moves the version."""
     params = call.params(_APPROVE)
-    command = domain.ApproveRequest(
-        name=params["name"],
-        version=params["version"],
-        stage=params["stage"],
-        comment=params.get("comment"),
-        archive_others=params.get("archive_existing_versions", False),
-        files=await _digests(call, params["name"], params["version"]),
-    )
+    archive_others = params.pop("archive_existing_versions", False)
+    files = await _digests(call, params["name"], params["version"])
+    command = domain.ApproveRequest(**params, archive_others=archive_others, files=files)
     return await _decide(call, command)
 
 
 async def reject(call: Call) -> bytes:
     """POST transition-requests/reject."""
-    params = call.params(_CREATE)
-    command = domain.RejectRequest(
-        name=params["name"],
-        version=params["version"],
-        stage=params["stage"],
-        comment=params.get("comment"),
-    )
-    return await _decide(call, command)
+    return await _decide(call, domain.RejectRequest(**call.params(_CREATE)))
 
 
 async def cancel(call: Call) -> bytes:
     """DELETE transition-requests/delete: one's own request."""
-    params = call.deletion_params(_DELETE)
-    command = domain.CancelRequest(
-        name=params["name"],
-        version=params["version"],
-        stage=params["stage"],
-        comment=params.get("comment"),
-        creator=params.get("creator"),
-    )
-    return await _decide(call, command)
+    return await _decide(call, domain.CancelRequest(**call.deletion_params(_DELETE)))
 
 
 async def _decide(call: Call, command: domain.ReviewCommand) -> bytes:

@@ -14,8 +14,7 @@ from muniment_services.domain.errors import NotAllowedNow
 from muniment_services.domain.limits import check_key
 from muniment_services.domain.promotion_guard import (
     decided_under,
-    origins_of_archived,
-    origins_of_version,
+    origins_of_move,
     others,
     require_archivable,
     require_unguarded,
@@ -80,10 +79,7 @@ class TransitionStage(ModelCommand, frozen=True, kw_only=True):
 
     def further_needs(self, world: World) -> tuple[AggregateKey, ...]:
         """What the version comes from, and those that it may archive."""
-        origins = origins_of_version(world, self.name, self.version)
-        if not self.archive_others:
-            return origins
-        return origins + origins_of_archived(world, self.name, self.stage)
+        return origins_of_move(world, self.name, self.version, self.stage, self.archive_others)
 
 
 class DeleteModelVersion(ModelCommand, frozen=True, kw_only=True):

@@ -24,8 +24,7 @@ from muniment_services.domain.promotion_evidence import FileDigests, evidence_of
 from muniment_services.domain.promotion_guard import (
     decided_under,
     is_current,
-    origins_of_archived,
-    origins_of_version,
+    origins_of_move,
     others,
     proven,
     refusal,
@@ -90,10 +89,7 @@ class ApproveRequest(ReviewCommand, frozen=True, kw_only=True):
 
     def further_needs(self, world: World) -> tuple[AggregateKey, ...]:
         """What the version comes from, and those that it may archive."""
-        origins = origins_of_version(world, self.name, self.version)
-        if not self.archive_others:
-            return origins
-        return origins + origins_of_archived(world, self.name, self.stage)
+        return origins_of_move(world, self.name, self.version, self.stage, self.archive_others)
 
 
 class AddComment(ModelCommand, frozen=True, kw_only=True):

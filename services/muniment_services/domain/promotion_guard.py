@@ -45,11 +45,13 @@ def origins_of_version(world: World, name: str, version: str) -> tuple[Aggregate
     return tuple((kind, origin) for kind, origin in found if origin)
 
 
-def origins_of_archived(world: World, name: str, stage: str) -> tuple[AggregateKey, ...]:
-    """The same of all versions in a stage, which a move to it may archive."""
+def origins_of_move(
+    world: World, name: str, version: str, stage: str, archive_others: bool
+) -> tuple[AggregateKey, ...]:
+    """The same for a move to a stage, and of the versions there that it may archive."""
     model: Any = world.named(MODEL, name)
-    versions = () if model is None else model.versions.values()
-    numbers = [str(v.version) for v in versions if v.stage.lower() == stage.lower()]
+    there = model.versions.values() if model is not None and archive_others else ()
+    numbers = [version, *(str(v.version) for v in there if v.stage.lower() == stage.lower())]
     return tuple(key for number in numbers for key in origins_of_version(world, name, number))
 
 

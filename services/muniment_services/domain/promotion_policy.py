@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
@@ -90,7 +91,7 @@ def set_policy(
     world: World, command: SetPromotionPolicy, context: Context
 ) -> e.PromotionPolicySet | None:
     """None when it says so already. Raises Invalid. The condition was read before."""
-    stages, aliases = _checked(command)
+    stages = _checked(command)
     before = world.get(KIND, command.policy)
     assert before is None or isinstance(before, PromotionPolicy)
     if before is not None and before.workspace != command.workspace:
@@ -99,23 +100,15 @@ def set_policy(
             f"{shown(before.workspace)}, which would be left without it. Remove it there first, or "
             "choose another name."
         )
+    asked: dict[str, Any] = {name: getattr(command, name) for name in _FIELDS}
+    asked |= {"stages": stages, "condition": command.condition or None}
     event = e.PromotionPolicySet(
         envelope=context.envelope(
             e.PromotionPolicySet,
             command.policy,
             expected_version=0 if before is None else before.version,
         ),
-        workspace=command.workspace,
-        pattern=command.pattern,
-        stages=stages,
-        aliases=aliases,
-        approvals=command.approvals,
-        approver_groups=command.approver_groups,
-        exclude_requester=command.exclude_requester,
-        exclude_author=command.exclude_author,
-        required_tags=command.required_tags,
-        condition=command.condition or None,
-        required_comment=command.required_comment,
+        **asked,
     )
     if before is not None and _content(before) == _content(event):
         return None
@@ -160,7 +153,8 @@ def _content(policy: PromotionPolicy | e.PromotionPolicySet) -> list[object]:
     return [getattr(policy, name) for name in _FIELDS]
 
 
-def _checked(command: SetPromotionPolicy) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _checked(command: SetPromotionPolicy) -> tuple[str, ...]:
+    """The stages as they are written. Raises Invalid."""
     check_length("policy", command.policy, NAME_CHARS_MAX)
     check_length("pattern", command.pattern, PATTERN_CHARS_MAX)
     if not command.policy.strip() or "/" in command.policy:
@@ -178,7 +172,7 @@ def _checked(command: SetPromotionPolicy) -> tuple[tuple[str, ...], tuple[str, .
         raise Invalid(f"A policy lists at most {LISTED_MAX} stages, aliases, groups or tags.")
     for alias in command.aliases:
         check_new_alias(alias)
-    return tuple(stage_of(stage) for stage in command.stages), command.aliases
+    return tuple(stage_of(stage) for stage in command.stages)
 
 
 @dataclass(frozen=True, slots=True)
