@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 
 from muniment_auth.profiles import PROFILES, Profile
@@ -88,3 +89,11 @@ def _entra_forms(url: str) -> tuple[str, str] | None:
             if found is not None:
                 return forms[0].format(found[1]), forms[1].format(found[1])
     return None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address can be reached from this machine only."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -14,7 +14,6 @@ import asyncio
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,7 +23,7 @@ import structlog
 
 from muniment_auth.claims import DOCUMENT_BRACKETS_MAX, KID_CHARS_MAX, json_object
 from muniment_auth.errors import ProviderUnavailable
-from muniment_auth.issuers import Issuer
+from muniment_auth.issuers import Issuer, is_loopback
 from muniment_auth.jose import PublicKey, UnusableKey, fits, public_key
 
 FRESH_S = 300
@@ -295,16 +294,9 @@ def check_url(url: str) -> None:
         raise UntrustedDocument(f"{url} is no address") from None
     if parts.scheme == "https" and host:
         return
-    if parts.scheme == "http" and _is_loopback(host):
+    if parts.scheme == "http" and is_loopback(host):
         return
     raise UntrustedDocument(f"{url} is neither https nor on loopback")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def usable_keys(document: Mapping[str, Any]) -> tuple[IssuerKey, ...]:

@@ -13,7 +13,6 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,7 +26,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from muniment_auth.issuers import Issuer
+from muniment_auth.issuers import Issuer, is_loopback
 from muniment_services.config_issuers import IssuerSettings, repeated
 
 ENVIRONMENT_PREFIX = "MUNIMENT_"
@@ -379,16 +378,6 @@ def refuse_open_network(settings: Settings) -> None:
         "on 127.0.0.1 behind a proxy that authenticates, or say "
         "--allow-unauthenticated-network-access."
     )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a listen address can be reached from this machine only."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _path(text: str | None) -> Path | None:

@@ -165,42 +165,26 @@ def test_signing_out_ends_running_jobs_at_the_next_renewal(
         Login(cache, replace(stored, expires_at=time.time() - 1)).token()
 
 
-def test_a_provider_that_is_down_costs_nothing_while_the_token_holds(
+@pytest.mark.parametrize("fault", [Fault.ERROR, Fault.SLOW], ids=["down", "hanging"])
+def test_a_provider_that_does_not_answer_costs_one_attempt_while_the_token_holds(
     environment: pytest.MonkeyPatch,
     server: GuardedServer,
     issuer: Issuer,
     cache: Cache,
     signed_in: Callable[[str], None],
+    fault: Fault,
 ) -> None:
     environment.setattr("muniment_client.exchange.BACKOFF_S", 0.01)
-    signed_in("ada")
-    stored = cache.find(server.url)
-    assert stored is not None
-    cache.store(replace(stored, expires_at=time.time() + 30))
-    issuer.fault = Fault.ERROR
-    for _ in range(5):
-        log_metric()
-    assert {one.status for one in server.requests} == {200}
-    assert issuer.asked("/token") == 1, "one attempt, and a pause"
-
-
-def test_a_provider_that_hangs_holds_up_one_call_and_that_one_once(
-    environment: pytest.MonkeyPatch,
-    server: GuardedServer,
-    issuer: Issuer,
-    cache: Cache,
-    signed_in: Callable[[str], None],
-) -> None:
     environment.setattr("muniment_client.exchange.READ_S", 0.3)
     signed_in("ada")
     stored = cache.find(server.url)
     assert stored is not None
     cache.store(replace(stored, expires_at=time.time() + 30))
-    issuer.fault, issuer.slow_s = Fault.SLOW, 3.0
+    issuer.fault, issuer.slow_s = fault, 3.0
     for _ in range(5):
         log_metric()
     assert {one.status for one in server.requests} == {200}
-    assert issuer.asked("/token") == 1
+    assert issuer.asked("/token") == 1, "one attempt, and a pause"
 
 
 def test_a_sign_in_that_has_ended_gives_way_to_one_at_another_issuer(

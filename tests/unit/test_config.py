@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from muniment_auth.issuers import is_loopback
 from muniment_services.cli.options import LogOptions
 from muniment_services.cli.serve import SignInOptions, StorageOptions, serve
 from muniment_services.config import (
@@ -16,7 +17,6 @@ from muniment_services.config import (
     TABLES,
     ConfigError,
     Settings,
-    is_loopback,
     load,
     unknown_variables,
 )
