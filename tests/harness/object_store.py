@@ -16,11 +16,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import boto3  # type: ignore[import-untyped]
 from botocore.config import Config  # type: ignore[import-untyped]
+from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
 
-from harness.server import CHECKOUT, POLL_S, STOPPED_WITHIN_S, ServerFailed, free_port, is_healthy
+from harness.server import CHECKOUT, POLL_S, STOPPED_WITHIN_S, ServerFailed, free_port
 
 READY_WITHIN_S = 60.0
 KEY, SECRET, REGION = "muniment-test", "muniment-test-secret", "us-east-1"
@@ -36,17 +38,26 @@ class ObjectStoreServer:
 
     def make_bucket(self, name: str) -> str:
         """Make a bucket; gives its URL."""
-        options = Config(retries={"max_attempts": 1}, s3={"addressing_style": "path"})
-        client = boto3.client(
+        self._client().create_bucket(Bucket=name)
+        return f"s3://{name}"
+
+    def answers(self) -> bool:
+        """Whether a signed call is served now. MinIO's own health says yes before it knows users."""
+        try:
+            self._client().list_buckets()
+        except (BotoCoreError, ClientError):
+            return False
+        return True
+
+    def _client(self) -> Any:
+        return boto3.client(
             "s3",
             endpoint_url=self.url,
             aws_access_key_id=KEY,
             aws_secret_access_key=SECRET,
             region_name=REGION,
-            config=options,
+            config=Config(retries={"max_attempts": 1}, s3={"addressing_style": "path"}),
         )
-        client.create_bucket(Bucket=name)
-        return f"s3://{name}"
 
     def freeze(self) -> None:
         """Connections are taken and nothing is answered any more."""
@@ -69,7 +80,7 @@ def running_moto(folder: Path) -> Iterator[ObjectStoreServer]:
     port = free_port()
     binary = Path(sys.executable).parent / "moto_server"
     command = [str(binary), "-H", "127.0.0.1", "-p", str(port)]
-    with _running(command, port, "/moto-api/", {}, folder) as server:
+    with _running(command, port, {}, folder) as server:
         yield server
 
 
@@ -87,13 +98,13 @@ def running_minio(folder: Path) -> Iterator[ObjectStoreServer]:
         "MINIO_CI_CD": "1",
         "MINIO_BROWSER": "off",
     }
-    with _running(command, port, "/minio/health/ready", extra, folder) as server:
+    with _running(command, port, extra, folder) as server:
         yield server
 
 
 @contextmanager
 def _running(
-    command: Sequence[str], port: int, health: str, extra: Mapping[str, str], folder: Path
+    command: Sequence[str], port: int, extra: Mapping[str, str], folder: Path
 ) -> Iterator[ObjectStoreServer]:
     url = f"http://127.0.0.1:{port}"
     log_path = folder / f"{Path(command[0]).name}.log"
@@ -107,12 +118,13 @@ def _running(
             start_new_session=True,
         )
     try:
+        server = ObjectStoreServer(url, client_environment(url), process)
         deadline = time.monotonic() + READY_WITHIN_S
-        while not is_healthy(url, health):
+        while not server.answers():
             if process.poll() is not None or time.monotonic() > deadline:
                 raise ServerFailed("no object store", command, log_path.read_text("utf-8"))
             time.sleep(POLL_S)
-        yield ObjectStoreServer(url, client_environment(url), process)
+        yield server
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
