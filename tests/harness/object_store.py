@@ -42,7 +42,7 @@ class ObjectStoreServer:
         return f"s3://{name}"
 
     def answers(self) -> bool:
-        """Whether a signed call is served now. MinIO's own health says yes before it knows users."""
+        """Whether a signed call is served now. MinIO calls itself healthy too early."""
         try:
             self._client().list_buckets()
         except (BotoCoreError, ClientError):
