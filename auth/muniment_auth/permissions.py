@@ -88,6 +88,7 @@ ROLES: Mapping[str, Permissions] = MappingProxyType(
         "viewer": _VIEWER,
         "logger": frozenset(
             {
+                _P.ARTIFACT_READ,  # `log_table` appends to what it reads.
                 _P.ARTIFACT_WRITE,
                 _P.EXPERIMENT_READ,
                 _P.LOGGED_MODEL_READ,  # `log_model` reads what it has just created.
@@ -113,7 +114,7 @@ assert tuple(ROLES) == BUILT_IN_ROLES
 ROLE_TEXTS: Mapping[str, str] = MappingProxyType(
     {
         "viewer": "Sees experiments, runs, traces, models and their files.",
-        "logger": "Writes runs, traces and logged models; for jobs. Nothing of the registry.",
+        "logger": "Writes runs, traces, logged models and their files; for jobs. No registry.",
         "editor": "Sees, creates and changes; does not promote, approve, grant or delete for good.",
         "approver": "Sees; promotes models, and answers requests to.",
         "manager": "Does everything to a thing, deleting it and granting on it included.",

@@ -23,7 +23,7 @@ from muniment_schemas.envelope import WORKSPACE_DEFAULT
 from muniment_services.domain import experiment, logged_model, registered_model, run, trace
 from muniment_services.domain.commands import State
 from muniment_services.domain.errors import Quarantined
-from muniment_services.domain.registry_names import is_prompt
+from muniment_services.domain.registry_names import PROMPT_TAG, is_prompt
 from muniment_services.state import CurrentState
 
 READS: Mapping[str, P] = MappingProxyType(
@@ -36,6 +36,10 @@ READS: Mapping[str, P] = MappingProxyType(
     }
 )
 """Kind of aggregate to the permission that lets a caller know of one."""
+
+
+_IS_PROMPT = f"coalesce(lower(m.tags['{PROMPT_TAG}']) = 'true', FALSE)"
+"""`is_prompt` in SQL. The column of that name is MLflow's, which asks for `true` to the letter."""
 
 
 class Denied(Exception):
@@ -146,8 +150,10 @@ class Authority:
             return True
         now_ms = self._now_ms()
         access = self.access
-        # The route's permission first: whoever calls it mostly holds that one.
-        if access.decide(self.permission, resource, NO_ATTRIBUTES, now_ms).allowed:
+        # The route's permission first: whoever calls it mostly holds that one. Files of versions
+        # are asked on their model too, but who may read files knows of no model by it.
+        of_files = kind == registered_model.KIND and self.permission is P.ARTIFACT_READ
+        if not of_files and access.decide(self.permission, resource, now_ms=now_ms).allowed:
             return True
         return access.decide(READS[kind], resource, NO_ATTRIBUTES, now_ms).allowed
 
@@ -164,11 +170,17 @@ class Authority:
         self.asked = True
         return not self.isolated and self.access.unlimited
 
+    def knows(self, state: CurrentState, kind: str, aggregate_id: str) -> bool:
+        """Whether there is such an aggregate, and the caller may know of it."""
+        return View(state, self).get(kind, aggregate_id) is not None
+
     def may_read(self, state: CurrentState, kind: str, aggregate_id: str) -> bool:
-        """Whether the caller may be answered about an aggregate; True if there is none."""
+        """Whether there is such an aggregate, and the caller may be answered about it."""
         found = state.get(kind, aggregate_id)
-        return found is None or (
-            in_workspace(state, found, self.workspace) and self.may(state, kind, found)
+        return (
+            found is not None
+            and in_workspace(state, found, self.workspace)
+            and self.may(state, kind, found)
         )
 
     def visible_experiments(self) -> Predicate:
@@ -187,7 +199,7 @@ class Authority:
             name="m.name",
             owner="m.created_by",
             workspace="m.workspace",
-            is_prompt="m.is_prompt",
+            is_prompt=_IS_PROMPT,
         )
         return self._within(("model", "prompt"), columns, "t.model_id", "registered_models AS m")
 

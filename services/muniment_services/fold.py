@@ -55,6 +55,12 @@ LOOK_UP_PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 LOADED_AT_ONCE_MAX = 500
 """Aggregates that one read of the projections brings into memory at most."""
 
+UNUSED_ID = "-"
+"""What no id begins with."""
+
+Knows = Callable[[CurrentState, str, str], bool]
+"""(state, kind, id) to whether somebody may know that there is such an aggregate."""
+
 Load = Callable[[Sequence[AggregateKey]], Awaitable[Mapping[AggregateKey, State]]]
 _log = structlog.get_logger("muniment.fold")
 
@@ -158,15 +164,15 @@ class Fold:
             raise Void(folded.void)
         return folded
 
-    async def ensure_loaded(self, keys: Sequence[AggregateKey]) -> None:
-        """Bring aggregates into memory, those that exist.
+    async def ensure_loaded(self, keys: Sequence[AggregateKey]) -> Sequence[AggregateKey]:
+        """Bring aggregates into memory, those that exist. Returns those that had to be looked for.
 
         Each is read once however many callers want it, and what is wanted while a read is under way
         is read together. Raises what the read raised.
         """
         missing = self.state.missing(keys)
         if not missing:
-            return
+            return missing
         for key in missing:
             if key not in self._loading:
                 self._loading[key] = asyncio.get_running_loop().create_future()
@@ -175,6 +181,30 @@ class Fold:
         if self._loader is None:
             self._loader = asyncio.create_task(self._load_wanted())
         await asyncio.gather(*loads)
+        return missing
+
+    async def level(
+        self, keys: Sequence[AggregateKey], looked_for: Sequence[AggregateKey], knows: Knows
+    ) -> None:
+        """Take as long over what is hidden from a caller as over what is not there.
+
+        keys: what a request named; looked_for: what `ensure_loaded` returned for them. What is not
+        there is looked for in the projections whenever it is named, and what is in memory is not:
+        so for each key that is in memory and hidden, an id that nothing has is looked for.
+        """
+        hidden = [
+            (kind, UNUSED_ID + aggregate_id)
+            for kind, aggregate_id in dict.fromkeys(keys)
+            if (kind, aggregate_id) not in looked_for and not knows(self.state, kind, aggregate_id)
+        ]
+        await self.ensure_loaded(hidden)
+
+    async def look_up(self, keys: Sequence[AggregateKey], knows: Knows) -> None:
+        """Bring aggregates into memory, and take as long over those that are hidden as over none.
+
+        knows: whether the caller may know of one (`Authority.knows`).
+        """
+        await self.level(keys, await self.ensure_loaded(keys), knows)
 
     async def caught_up(self) -> None:
         """Wait until everything that is in the log now has been folded.

@@ -7,12 +7,14 @@ entered here cannot be submitted by anybody but the server itself (`tests/house/
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
 from muniment_auth.permissions import Permission as P
 from muniment_auth.resources import NO_ATTRIBUTES, SERVER, Attributes, Resource
+from muniment_schemas.access_events import ANYTHING
 from muniment_schemas.promotion_events import ALIAS
 from muniment_services.authority import Need, of_model, resource_of
 from muniment_services.domain import (
@@ -40,6 +42,10 @@ from muniment_services.domain.errors import DomainError
 from muniment_services.domain.registry_names import is_prompt, stage_of
 from muniment_services.state import CurrentState
 
+NOWHERE = Resource("experiment", workspace=ANYTHING)
+"""What a run or logged model that is not there is asked on: only grants on all experiments of all
+workspaces count, from whose holders none is hidden."""
+
 Targets = Callable[[CurrentState, Any, str], Iterator[Need]]
 """(state, command, workspace) to what the command needs."""
 
@@ -49,13 +55,38 @@ def needs_of(state: CurrentState, command: Command, workspace: str) -> Iterator[
     return TARGETS[type(command)](state, command, workspace)
 
 
-def _on(kind: str, field: str) -> Targets:
-    """The aggregate that a field of the command names by id."""
+Keys = Callable[[Any], Iterable[str]]
+"""A command to the keys of the tags that it changes."""
+
+
+def _no_keys(_: Any) -> Iterable[str]:
+    return ()
+
+
+def _on(kind: str, field: str, keys: Keys = _no_keys) -> Targets:
+    """The aggregate that a field of the command names by id, and the tags that are changed."""
 
     def targets(state: CurrentState, command: Command, workspace: str) -> Iterator[Need]:
-        yield from _existing(state, kind, getattr(command, field))
+        yield from _tagging(_existing(state, kind, getattr(command, field)), keys(command))
 
     return targets
+
+
+def _tagging(needs: Iterable[Need], keys: Iterable[str]) -> Iterator[Need]:
+    """What is needed, and the same for each tag that is changed by it: grants may be for some."""
+    changed = [Attributes(tag_key=key) for key in keys]
+    for need in needs:
+        yield need
+        yield from (replace(need, attributes=attributes) for attributes in changed)
+
+
+def _key(command: Any) -> Iterable[str]:
+    return (command.key,)
+
+
+def _keys(command: Any) -> Iterable[str]:
+    """Of a command whose `tags` are pairs, or a mapping."""
+    return dict(command.tags)
 
 
 def _existing(
@@ -65,6 +96,26 @@ def _existing(
     resource = None if found is None else resource_of(state, kind, found)
     if resource is not None:
         yield Need(resource, permission)
+
+
+def _named(
+    state: CurrentState,
+    kind: str,
+    aggregate_id: str | None,
+    workspace: str,
+    permission: P | None = None,
+) -> Iterator[Need]:
+    """The same for what a command names beside its target, and what need not be there.
+
+    That it is not there must not be told from its being hidden.
+    """
+    if not aggregate_id:
+        return
+    found = state.get(kind, aggregate_id)
+    resource = None if found is None else resource_of(state, kind, found)
+    if resource is None or resource.workspace != workspace:
+        resource = NOWHERE
+    yield Need(resource, permission)
 
 
 def _chosen(
@@ -106,7 +157,7 @@ def _new_experiment(name: str, workspace: str) -> Need:
 def _create_experiment(
     _: CurrentState, command: experiment.CreateExperiment, workspace: str
 ) -> Iterator[Need]:
-    yield _new_experiment(command.name, workspace)
+    yield from _tagging((_new_experiment(command.name, workspace),), _keys(command))
 
 
 def _rename_experiment(
@@ -135,38 +186,29 @@ def _rename_model(
             yield _new_model(command.new_name, found.tags, workspace)
 
 
-def _tag_model(
-    state: CurrentState,
-    command: registry_life.SetRegisteredModelTag | registry_life.DeleteRegisteredModelTag,
-    workspace: str,
-) -> Iterator[Need]:
-    """The model; and what making it anew would need, if the tag makes it a prompt or ends that."""
-    found = _model(state, command.name, workspace)
-    if found is None:
-        return
-    yield Need(of_model(found), attributes=_tag(command))
-    value = getattr(command, "value", None)
-    tags = {key: text for key, text in found.tags.items() if key != command.key}
-    if value is not None:
-        tags[command.key] = value
-    if is_prompt(tags) != is_prompt(found.tags):
-        yield _new_model(command.name, tags, workspace)
-
-
 def _create_version(
     state: CurrentState, command: model_version.CreateModelVersion, workspace: str
 ) -> Iterator[Need]:
-    """The model, and reading what its files are taken from."""
+    """The model, and reading what its files are taken from: its readers will read them by it."""
     found = _model(state, command.name, workspace)
     if found is not None:
         yield Need(of_model(found))
-    yield from _existing(state, run.KIND, command.run_id or "", P.RUN_READ)
-    yield from _existing(
-        state, logged_model.KIND, command.logged_model_id or "", P.LOGGED_MODEL_READ
-    )
+    yield from _named(state, run.KIND, command.run_id, workspace, P.RUN_READ)
+    if _is_kept_here(command.source):
+        yield from _named(state, run.KIND, command.run_id, workspace, P.ARTIFACT_READ)
+    for permission in (P.LOGGED_MODEL_READ, P.ARTIFACT_READ):
+        yield from _named(state, logged_model.KIND, command.logged_model_id, workspace, permission)
     origin = _source_model(state, command.source, workspace)
     if origin is not None:
         yield Need(of_model(origin), P.MODEL_READ)
+        yield Need(of_model(origin), P.ARTIFACT_READ)
+
+
+def _is_kept_here(source: str) -> bool:
+    try:
+        return registry_source.is_proxied(source)
+    except DomainError:
+        return False  # The decision says what is wrong with it.
 
 
 def _source_model(
@@ -223,29 +265,39 @@ def _nothing_further(_: CurrentState, __: Command, ___: str) -> Iterator[Need]:
 
 
 def _create_logged_model(
-    state: CurrentState, command: logged_model.CreateLoggedModel, _: str
+    state: CurrentState, command: logged_model.CreateLoggedModel, workspace: str
 ) -> Iterator[Need]:
-    yield from _existing(state, experiment.KIND, command.experiment_id)
-    yield from _existing(state, run.KIND, command.source_run_id, P.RUN_READ)
+    yield from _tagging(_existing(state, experiment.KIND, command.experiment_id), _keys(command))
+    yield from _named(state, run.KIND, command.source_run_id, workspace, P.RUN_READ)
 
 
 def _log_batch(state: CurrentState, command: run_data.LogBatch, _: str) -> Iterator[Need]:
-    """The run, and the logged models that points are of."""
-    yield from _existing(state, run.KIND, command.run_id)
+    """The run with its tags, and the logged models that points are of."""
+    yield from _tagging(_existing(state, run.KIND, command.run_id), _keys(command))
     if command.metrics is not None:
         models = {context.model_id for context in command.metrics.contexts}
         for model_id in models - {None}:
             yield from _existing(state, logged_model.KIND, model_id or "", P.LOGGED_MODEL_WRITE)
 
 
-def _trace_of_experiment(state: CurrentState, command: Any, _: str) -> Iterator[Need]:
-    yield from _chosen(state, trace.KIND, command.trace_id)
-    yield from _existing(state, experiment.KIND, command.experiment_id)
+def _trace_of_experiment(keys: Keys) -> Targets:
+    def targets(state: CurrentState, command: Any, _: str) -> Iterator[Need]:
+        changed = keys(command)
+        yield from _tagging(_chosen(state, trace.KIND, command.trace_id), changed)
+        yield from _tagging(_existing(state, experiment.KIND, command.experiment_id), changed)
+
+    return targets
 
 
-def _link_trace(state: CurrentState, command: trace_data.LinkTraceToRun, _: str) -> Iterator[Need]:
+def _span_keys(command: trace_data.LogSpans) -> Iterable[str]:
+    return command.summary.tags
+
+
+def _link_trace(
+    state: CurrentState, command: trace_data.LinkTraceToRun, workspace: str
+) -> Iterator[Need]:
     yield from _chosen(state, trace.KIND, command.trace_id)
-    yield from _existing(state, run.KIND, command.run_id)
+    yield from _named(state, run.KIND, command.run_id, workspace)
 
 
 def _file(state: CurrentState, command: artifact.RecordUpload, _: str) -> Iterator[Need]:
@@ -308,14 +360,14 @@ TARGETS: Mapping[type[Command], Targets] = MappingProxyType(
         experiment.RenameExperiment: _rename_experiment,
         experiment.DeleteExperiment: _on(experiment.KIND, "experiment_id"),
         experiment.RestoreExperiment: _on(experiment.KIND, "experiment_id"),
-        experiment.SetExperimentTag: _on(experiment.KIND, "experiment_id"),
-        experiment.DeleteExperimentTag: _on(experiment.KIND, "experiment_id"),
+        experiment.SetExperimentTag: _on(experiment.KIND, "experiment_id", _key),
+        experiment.DeleteExperimentTag: _on(experiment.KIND, "experiment_id", _key),
         registry_life.CreateRegisteredModel: _create_model,
         registry_life.UpdateRegisteredModel: _on_model(),
         registry_life.RenameRegisteredModel: _rename_model,
         registry_life.DeleteRegisteredModel: _on_model(),
-        registry_life.SetRegisteredModelTag: _tag_model,
-        registry_life.DeleteRegisteredModelTag: _tag_model,
+        registry_life.SetRegisteredModelTag: _on_model(_tag),
+        registry_life.DeleteRegisteredModelTag: _on_model(_tag),
         registry_life.SetAlias: _on_model(_alias),
         registry_life.DeleteAlias: _on_model(_alias),
         model_version.CreateModelVersion: _create_version,
@@ -325,12 +377,12 @@ TARGETS: Mapping[type[Command], Targets] = MappingProxyType(
         model_version.SetModelVersionTag: _on_model(_tag),
         model_version.DeleteModelVersionTag: _on_model(_tag),
         model_version.NoteRegistration: _nothing_further,
-        run_life.CreateRun: _on(experiment.KIND, "experiment_id"),
+        run_life.CreateRun: _on(experiment.KIND, "experiment_id", _keys),
         run_life.UpdateRun: _on(run.KIND, "run_id"),
         run_life.DeleteRun: _on(run.KIND, "run_id"),
         run_life.RestoreRun: _on(run.KIND, "run_id"),
         run_data.LogBatch: _log_batch,
-        run_data.DeleteRunTag: _on(run.KIND, "run_id"),
+        run_data.DeleteRunTag: _on(run.KIND, "run_id", _key),
         run_data.LogInputs: _on(run.KIND, "run_id"),
         run_data.LogOutputs: _on(run.KIND, "run_id"),
         artifact.RecordUpload: _file,
@@ -338,15 +390,15 @@ TARGETS: Mapping[type[Command], Targets] = MappingProxyType(
         logged_model.CreateLoggedModel: _create_logged_model,
         logged_model.FinalizeLoggedModel: _on(logged_model.KIND, "model_id"),
         logged_model.DeleteLoggedModel: _on(logged_model.KIND, "model_id"),
-        logged_model.SetLoggedModelTags: _on(logged_model.KIND, "model_id"),
-        logged_model.DeleteLoggedModelTag: _on(logged_model.KIND, "model_id"),
+        logged_model.SetLoggedModelTags: _on(logged_model.KIND, "model_id", _keys),
+        logged_model.DeleteLoggedModelTag: _on(logged_model.KIND, "model_id", _key),
         logged_model.LogLoggedModelParams: _on(logged_model.KIND, "model_id"),
-        trace_data.StartTrace: _trace_of_experiment,
-        trace_data.BeginTrace: _on(experiment.KIND, "experiment_id"),
-        trace_data.EndTrace: _on(trace.KIND, "trace_id"),
-        trace_data.LogSpans: _trace_of_experiment,
-        trace_data.SetTraceTag: _on(trace.KIND, "trace_id"),
-        trace_data.DeleteTraceTag: _on(trace.KIND, "trace_id"),
+        trace_data.StartTrace: _trace_of_experiment(_keys),
+        trace_data.BeginTrace: _on(experiment.KIND, "experiment_id", _keys),
+        trace_data.EndTrace: _on(trace.KIND, "trace_id", _keys),
+        trace_data.LogSpans: _trace_of_experiment(_span_keys),
+        trace_data.SetTraceTag: _on(trace.KIND, "trace_id", _key),
+        trace_data.DeleteTraceTag: _on(trace.KIND, "trace_id", _key),
         trace_data.DeleteTrace: _on(trace.KIND, "trace_id"),
         trace_data.LinkTraceToRun: _link_trace,
         trace_data.LinkPrompts: _on(trace.KIND, "trace_id"),

@@ -33,12 +33,13 @@ from muniment_services.log.base import (
     TopicPartition,
     partition_of,
 )
+from muniment_services.state import CurrentState
 from muniment_services.targets import needs_of
 
 VOID_RETRIES_MAX = 30
 """Times a command is decided again after losing a race, before the caller is told to retry."""
 
-UNKNOWN = Denied("it is not known to this principal")
+UNKNOWN = Denied("something that the request names is not known to this principal")
 
 SOURCE = b"/muniment"
 """CloudEvents `source` of every record."""
@@ -163,20 +164,22 @@ class Writer:
         return await self._decided(caller, command, key)
 
     async def _decided(self, caller: Caller, command: Command, key: bytes | None) -> Event | None:
-        await self._fold.ensure_loaded(command.needs())
+        keys = command.needs()
+        looked_for = await self._fold.ensure_loaded(keys)
         if further := command.further_needs(self._fold.state):
             await self._fold.ensure_loaded(further)
         state = self._fold.state
         context = self._context(caller, key)
-        decide = DECIDERS[type(command)]
         authority = caller.authority
         if authority is None:
-            event = decide(state, command, context)
+            event = DECIDERS[type(command)](state, command, context)
         else:
-            all_seen = authority.check(needs_of(state, command, caller.workspace))
-            event = decide(authority.view(state), command, context)
-            if event is not None and not all_seen:
-                raise UNKNOWN
+            event = None
+            try:
+                event = _permitted(authority, state, command, context)
+            finally:
+                if event is None:  # Perhaps for something hidden, perhaps for something missing.
+                    await self._fold.level(keys, looked_for, authority.knows)
         if event is not None:
             kind, aggregate_id = event.AGGREGATE, event.envelope.aggregate_id
             if (kind, aggregate_id) in state.quarantine:
@@ -187,7 +190,7 @@ class Writer:
         # A repeat changes nothing, but tells: it needs what the first request needed.
         if caller.authority is None:
             return
-        await self._fold.ensure_loaded(command.needs())
+        await self._fold.look_up(command.needs(), caller.authority.knows)
         if not caller.authority.check(needs_of(self._fold.state, command, caller.workspace)):
             raise UNKNOWN
 
@@ -249,6 +252,17 @@ class Writer:
             lock, users = self._locks.pop(key)
             if users > 1:
                 self._locks[key] = (lock, users - 1)
+
+
+def _permitted(
+    authority: Authority, state: CurrentState, command: Command, context: Context
+) -> Event | None:
+    """What a command leads to on what the caller may see. Raises DomainError, Denied."""
+    all_seen = authority.check(needs_of(state, command, context.workspace))
+    event = DECIDERS[type(command)](authority.view(state), command, context)
+    if event is not None and not all_seen:
+        raise UNKNOWN
+    return event
 
 
 def record_of(event: Event, codec: Codec, log: EventLog) -> NewRecord:

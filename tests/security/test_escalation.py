@@ -207,17 +207,6 @@ def test_an_upload_in_parts_ends_in_nobody_elses_folder(world: World) -> None:
     assert refused(world.eve("POST", f"{mpu}complete/{folder}", whole))
 
 
-def test_an_experiment_whose_files_would_be_anothers(world: World) -> None:
-    location = f"mlflow-artifacts:/{world.secret}/{world.secret_run}/artifacts"
-    name = f"eve-nested-{world.own}"
-    made = world.eve("POST", "experiments/create", {"name": name, "artifact_location": location})
-    run = world.run("eve", made.json()["experiment_id"])
-    for path in (f"{run}/artifacts/x", "m/MLmodel"):
-        inside = f"{world.secret}/{world.secret_run}/artifacts/{path}"
-        assert refused(world.eve("PUT", PROXY + inside, content=b"y"))
-        assert refused(world.eve("GET", PROXY + inside))
-
-
 def test_trace_ids_of_others_are_not_written_into(world: World) -> None:
     trace_id = "tr-" + "ab" * 16
 

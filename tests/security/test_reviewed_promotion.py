@@ -114,6 +114,37 @@ def test_without_a_policy_one_approval_moves_the_version(desk: Desk) -> None:
     assert listed["requests"] == []
 
 
+def test_an_explanation_tells_what_policies_ask_for(desk: Desk) -> None:
+    desk.policy(
+        aliases=["champion"],
+        approvals=2,
+        approver_groups=["risk"],
+        exclude_author=True,
+        required_tags=["card=done"],
+        condition="metrics.loss < 0.5",
+        required_comment=True,
+    )
+    asks = [
+        "2 approvals of a transition request, from risk, not by the requester, not by the "
+        "version's author",
+        "a comment",
+        "the tag card=done on the version",
+        "a source run whose artifacts the version has, and of which `metrics.loss < 0.5` is true",
+    ]
+    told = {"name": desk.name, "stages": ["Production"], "aliases": ["champion"], "asks": asks}
+
+    def policies(who: str, permission: str, target: str = "") -> Any:
+        query = f"permission={permission}&resource=model:{desk.name}{target}"
+        return desk.ok(who, "GET", f"/api/v1/access/explain?{query}")["policies"]
+
+    for target in ("", "&stage=production", "&alias=champion"):
+        assert policies("bob", "model:promote", target) == [told], target
+    assert policies("bob", "model:approve", "&stage=Production") == [told]
+    assert policies("bob", "model:promote", "&stage=Staging&alias=other") == []
+    assert policies("bob", "model:write") == []
+    assert policies("nobody", "model:promote") == [], "of what one has nothing on"
+
+
 def test_a_request_is_rejected_or_cancelled(desk: Desk) -> None:
     assert desk.request().status_code == 200
     assert desk.request("bob").json()["error_code"] == "RESOURCE_ALREADY_EXISTS"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,60 @@ def test_runs_files_and_history_stay_inside(server: Served) -> None:
         assert ask(server, who, space, "POST", "model-versions/create", version).status_code == 200
     told = ask(server, "admin", "red", "GET", "/api/v1/models/same/versions/1/timeline").json()
     assert len({interval["model_id"] for interval in told["existed"]}) == 1
+
+
+def test_paths_of_files_lead_into_no_other_workspace(server: Served) -> None:
+    """Not for whoever may read there as well, nor for admins, to whom all other paths are open."""
+    folders = {}
+    for space, who in (("red", "ana"), ("blue", "bob"), ("default", "admin")):
+        made = ask(server, who, space, "POST", "experiments/create", {"name": "places"}).json()
+        run = ask(server, who, space, "POST", "runs/create", made).json()["run"]["info"]
+        folder = run["artifact_uri"].removeprefix("mlflow-artifacts:/")
+        folders[space] = folder
+        assert file(server, who, space, "PUT", f"{folder}/x").status_code == 200
+    for space in ("red", "blue"):
+        server.grant("cat", "editor", "experiment", "*", workspace=space)
+    assert file(server, "cat", "blue", "GET", f"{folders['blue']}/x").status_code == 200
+    for space in folders:
+        others = [folder for name, folder in folders.items() if name != space]
+        missing = [re.sub("[0-9a-f]{32}", "0" * 32, folder) for folder in others]
+        roots = ["", "workspaces", "workspaces/green", "workspaces/blue/x"]
+        roots = roots if space == "red" else roots[:2]
+        for who in ("cat", "admin"):
+            for method in ("GET", "PUT", "DELETE"):
+                told = {
+                    file(server, who, space, method, f"{path}/x").text
+                    for path in (*others, *missing)
+                }
+                assert len(told) == 1, told
+                assert "PERMISSION_DENIED" in told.pop()
+            for folder in (*others, *missing, *roots):
+                listed = file(server, who, space, "GET", f"?path={folder}")
+                assert listed.status_code == 403, (who, space, folder)
+            create = f"/api/2.0/mlflow-artifacts/mpu/create/{others[0]}"
+            assert ask(server, who, space, "POST", create, {"path": "x"}).status_code == 403
+        removed = file(server, "admin", space, "DELETE", "workspaces")
+        assert removed.status_code == 403
+        own = "spare" if space == "default" else f"workspaces/{space}/spare"
+        assert file(server, "admin", space, "GET", f"{own}/x").status_code == 404
+        assert file(server, "admin", space, "GET", f"{folders[space]}/x").content == b"x"
+
+
+def file(server: Served, who: str, space: str, method: str, path: str) -> httpx.Response:
+    proxy = "/api/2.0/mlflow-artifacts/artifacts"
+    content = b"x" if method == "PUT" else None
+    headers = {"x-mlflow-workspace": space}
+    whole = proxy + (path if path.startswith("?") else f"/{path}")
+    return server.ask(who, method, whole, content=content, headers=headers)
+
+
+@pytest.mark.parametrize("place", ["workspaces/blue", "workspaces/blue/1", "", "workspaces", "1"])
+def test_an_experiment_keeps_its_files_in_its_workspace(server: Served, place: str) -> None:
+    body = {"name": f"at {place}", "artifact_location": f"mlflow-artifacts:/{place}"}
+    made = ask(server, "ana", "red", "POST", "experiments/create", body)
+    assert (made.status_code, "the workspace's own folder" in made.text) == (400, True), made.text
+    body["artifact_location"] = f"mlflow-artifacts:/workspaces/red/{place}"
+    assert ask(server, "ana", "red", "POST", "experiments/create", body).status_code == 200
 
 
 def test_a_grant_in_one_workspace_is_none_in_another(server: Served) -> None:

@@ -6,18 +6,21 @@ group, who may read access on the thing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from muniment_auth.explain import Explanation, Verdict, explain
 from muniment_auth.granting import may_see
+from muniment_auth.permissions import PROMOTING, kinds_of
 from muniment_auth.permissions import Permission as P
 from muniment_auth.policy import Access, covered
 from muniment_auth.principal import Principal, local_principal
 from muniment_auth.resources import Attributes, Resource
 from muniment_auth.subjects import holds
 from muniment_schemas.ids import PrincipalId
+from muniment_schemas.promotion_events import ALIAS, STAGE
 from muniment_services.api import wire
 from muniment_services.api.access_targets import find, roles_of, split_resource, target_of
 from muniment_services.api.errors import ApiError
@@ -26,7 +29,10 @@ from muniment_services.api.routes import Call, Route
 from muniment_services.domain.access import state_of
 from muniment_services.domain.errors import Invalid
 from muniment_services.domain.limits import shown
+from muniment_services.domain.promotion_policy import PromotionPolicy, all_concerning, asked_by
 from muniment_services.domain.registry_names import stage_of
+from muniment_services.domain.review import Target
+from muniment_services.state import CurrentState
 
 _EXPLAIN: Fields = (
     Field("permission", required=True),
@@ -46,7 +52,7 @@ async def explain_access(call: Call) -> bytes:
     """GET /api/v1/access/explain: permission, resource, and stage, alias or tag_key.
 
     principal: about somebody else, by id; groups and claims (`NAME=VALUE`) of an issuer: about
-    whoever has them.
+    whoever has them. The answer has the promotion policies, too, that such a move is under.
     """
     params = from_query(call.query, _EXPLAIN)
     permission = _permission(params["permission"])
@@ -61,13 +67,14 @@ async def explain_access(call: Call) -> bytes:
     if not about_self:
         _require_read(access, resource, now_ms)
     stage = params.get("stage")
+    attributes = Attributes(
+        None if stage is None else stage_of(stage), params.get("alias"), params.get("tag_key")
+    )
     found = explain(
         who,
         permission,
         resource,
-        Attributes(
-            None if stage is None else stage_of(stage), params.get("alias"), params.get("tag_key")
-        ),
+        attributes,
         roles_of(state),
         [record.grant for record in state.grants.values()],
         now_ms,
@@ -82,11 +89,38 @@ async def explain_access(call: Call) -> bytes:
         or covered(verdict.grant, resource)
         or may_see(access, verdict.grant, now_ms, target_of(world, verdict.grant))
     ]
-    return wire.encode(_json(permission, params["resource"], found, shown_verdicts))
+    targets = [
+        Target(kind, target)
+        for kind, target in ((STAGE, attributes.stage), (ALIAS, attributes.alias))
+        if target is not None
+    ]
+    told = access.any(resource, now_ms)
+    policies = _policies(world, permission, resource, targets) if told else []
+    return wire.encode(_json(permission, params["resource"], found, shown_verdicts, policies))
+
+
+def _policies(
+    state: CurrentState, permission: P, resource: Resource, targets: Sequence[Target]
+) -> list[PromotionPolicy]:
+    """The promotion policies that a move is under as well: to one of the targets, or any if none is
+    named.
+    """
+    if permission not in PROMOTING or resource.kind not in kinds_of(permission):
+        return []
+    found = {
+        policy.policy: policy
+        for target in targets or (None,)
+        for policy in all_concerning(state, resource.name, resource.workspace, target)
+    }
+    return list(found.values())
 
 
 def _json(
-    permission: P, resource: str, found: Explanation, verdicts: list[Verdict]
+    permission: P,
+    resource: str,
+    found: Explanation,
+    verdicts: list[Verdict],
+    policies: list[PromotionPolicy],
 ) -> dict[str, Any]:
     return {
         "allowed": found.allowed,
@@ -95,6 +129,10 @@ def _json(
         "permission": permission,
         "resource": resource,
         "notes": found.notes,
+        "policies": [
+            {"name": p.policy, "stages": p.stages, "aliases": p.aliases, "asks": asked_by(p)}
+            for p in policies
+        ],
         "grants": [
             {"matched": v.matched, "lacks": v.lacks, "grant": msgspec.to_builtins(v.grant)}
             for v in verdicts

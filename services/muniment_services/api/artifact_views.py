@@ -92,13 +92,13 @@ async def upload_run_file(call: Call) -> Answer:
 
 
 async def _run(call: Call, run_id: str) -> run.Run:
-    await call.services.state(run.KIND, run_id)
+    await call.look_up(run.KIND, run_id)
     return run.require(call.world, run_id)
 
 
 async def _logged_model(call: Call) -> logged_model.LoggedModel:
     model_id = call.path_params["model_id"]
-    await call.services.state(logged_model.KIND, model_id)
+    await call.look_up(logged_model.KIND, model_id)
     return logged_model.require_active(call.world, model_id)
 
 

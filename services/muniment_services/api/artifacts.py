@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 
 from muniment_auth.permissions import Permission as P
+from muniment_auth.resources import SERVER
 from muniment_projections.artifacts.reader import find_artifact
 from muniment_services.api import wire
 from muniment_services.api.downloads import download, is_folder, refusals, refused
 from muniment_services.api.requests import Field, Fields, from_query
 from muniment_services.api.routes import Answer, Call, Handler, Route
 from muniment_services.artifacts.base import ArtifactError, ArtifactIsFolder, Entry, Stored
-from muniment_services.authority import Denied
+from muniment_services.authority import Denied, Need, of_model
+from muniment_services.domain import workspace as workspaces
 from muniment_services.domain.artifact import (
     RecordDeletion,
     RecordUpload,
     checked_path,
     file_path,
+    is_below,
     owners,
 )
+from muniment_services.domain.registered_model import KIND, RegisteredModel
 from muniment_services.targets import of_path
 
 _LIST: Fields = (Field("path", checked=False),)
@@ -40,16 +44,53 @@ async def put(call: Call) -> Answer:
 async def authorise(call: Call, path: str) -> None:
     """Raise Denied unless the caller may do what the route is for with the file or folder.
 
-    Whether there is anything at the path makes no difference to what is said.
+    Whether there is anything at the path makes no difference to what is said, nor whether it is in
+    another workspace.
     """
-    if call.authority.reads_all:
+    authority, services = call.authority, call.services
+    if authority.reads_all:
         return
-    services = call.services
     await services.caught_up()
-    await services.fold.ensure_loaded(owners(path))
-    needs = of_path(services.fold.state, path)
-    if not all(call.authority.allows(need.resource, need.permission) for need in needs):
-        raise Denied(f"this principal has no {call.authority.permission} on this path")
+    await services.fold.look_up(owners(path), authority.knows)
+    needs = tuple(of_path(services.fold.state, path))
+    may = all(authority.allows(need.resource, need.permission) for need in needs)
+    if may and _is_here(call, path, needs):
+        return
+    if not (authority.permission is P.ARTIFACT_READ and _is_registered(call, path)):
+        raise Denied(f"this principal has no {authority.permission} on this path")
+
+
+def _is_here(call: Call, path: str, needs: Sequence[Need]) -> bool:
+    """Whether a path is of the request's workspace: by what it belongs to, else by its folder."""
+    authority = call.authority
+    if not authority.isolated:
+        return True
+    places: set[str | None] = {n.resource.workspace for n in needs if n.resource != SERVER}
+    return (places or {workspaces.at(call.services.fold.state, path)}) == {authority.workspace}
+
+
+def _is_registered(call: Call, path: str) -> bool:
+    """Whether a path is in the folder of a version's files, of a model whose files one may read.
+
+    Clients load a version by the place of its files, as they get it from get-download-uri.
+    """
+    state, authority = call.services.fold.state, call.authority
+    ids = [aggregate_id for _, aggregate_id in owners(path)]
+
+    def has_it(model: RegisteredModel) -> bool:
+        # By the text first: there may be many versions, and next to none names the owner.
+        places = (version.storage_location for version in model.versions.values())
+        return any(
+            is_below(path, place) for place in places if any(owner in place for owner in ids)
+        )
+
+    return any(
+        isinstance(model, RegisteredModel)
+        and has_it(model)
+        and (not authority.isolated or model.workspace == authority.workspace)
+        and all(authority.allows(of_model(model), p) for p in (P.ARTIFACT_READ, P.MODEL_READ))
+        for model in state.of_kind(KIND)
+    )
 
 
 async def upload(call: Call, path: str, chunks: AsyncIterator[bytes]) -> None:

@@ -32,7 +32,7 @@ async def create(call: Call) -> bytes:
 async def get(call: Call) -> bytes:
     """GET traces/ID/assessments/AID."""
     trace_id, assessment_id = call.path_params["trace_id"], call.path_params["assessment_id"]
-    await call.services.state(KIND, trace_id)
+    await call.look_up(KIND, trace_id)
     found = domain.require_assessment(call.world, trace_id, assessment_id)
     return wire.encode({"assessment": found})
 

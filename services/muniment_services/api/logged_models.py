@@ -74,7 +74,7 @@ async def get(call: Call) -> bytes:
     """GET logged-models/ID; `allow_deleted=true` finds deleted ones too."""
     model_id = call.path_params["model_id"]
     deleted_too = from_query(call.query, _GET).get("allow_deleted", "").lower() == "true"
-    await call.services.state(domain.KIND, model_id)
+    await call.look_up(domain.KIND, model_id)
     require = domain.require if deleted_too else domain.require_active
     found = require(call.world, model_id)
     points = await call.services.read(lambda connection: model_points(connection, [model_id]))
@@ -89,7 +89,7 @@ async def finalize(call: Call) -> bytes:
     )
     await _submit(call, command, wire.empty)
     model_id = command.model_id
-    await call.services.state(domain.KIND, model_id)
+    await call.look_up(domain.KIND, model_id)
     points = await call.services.read(lambda connection: model_points(connection, [model_id]))
     found = domain.require(call.world, model_id)
     return wire.encode({"model": logged_model(found, points.get(model_id, ()))})

@@ -85,18 +85,27 @@ class Call:
         """Current state as far as this caller may read it, by the permission of the route."""
         return self.authority.reading(self.services.fold.state)
 
+    async def look_up(self, kind: str, aggregate_id: str) -> None:
+        """Have `world` tell of a run, trace or logged model, as of everything in the log now.
+
+        Takes the same work for one that is hidden from this caller as for one that is not there.
+        """
+        await self.services.caught_up()
+        await self.services.fold.look_up(((kind, aggregate_id),), self.authority.knows)
+
     async def readable(self, kind: str, ids: Iterable[str]) -> list[str]:
         """Those of some runs, traces or logged models that this caller may read, in their order.
 
-        Ids that are none may be among them. They are as of everything that was in the log.
+        They are as of everything that was in the log. Where nothing is hidden from the caller, ids
+        of what is not there may be among them.
         """
         wanted = list(ids)
         if self.authority.reads_all:
             return wanted
         services = self.services
         await services.caught_up()
-        await services.fold.ensure_loaded([(kind, aggregate_id) for aggregate_id in wanted])
         may_read = self.authority.may_read
+        await services.fold.look_up([(kind, aggregate_id) for aggregate_id in wanted], may_read)
         return [i for i in wanted if may_read(services.fold.state, kind, i)]
 
     @property

@@ -369,7 +369,7 @@ async def log_model(call: Call) -> bytes:
     params = call.params(_LOG_MODEL)
     run_id = run_id_of(params)
     model = _model_tag(params["model_json"])
-    await call.services.state(KIND, run_id)
+    await call.look_up(KIND, run_id)
     run: Run = require_active(call.world, run_id)
     tag = json.dumps([*_history(run), model])
     return await _submit(

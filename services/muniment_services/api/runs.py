@@ -93,7 +93,7 @@ async def update(call: Call) -> bytes:
 async def get(call: Call) -> bytes:
     """GET runs/get. Answered from memory for runs that are in use."""
     run_id = run_id_of(call.params(RUN_ID))
-    await call.services.state(domain.KIND, run_id)
+    await call.look_up(domain.KIND, run_id)
     world = call.world
     found = domain.require(world, run_id)
     return wire.encode({"run": wire.run(found, domain.lifecycle_of(world, found))})

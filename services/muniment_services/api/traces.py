@@ -109,7 +109,7 @@ async def start(call: Call) -> bytes:
 async def get_info(call: Call) -> bytes:
     """GET 3.0 traces/ID."""
     trace_id = call.path_params["trace_id"]
-    await call.services.state(traces.KIND, trace_id)
+    await call.look_up(traces.KIND, trace_id)
     found = traces.require(call.world, trace_id)
     return wire.encode({"trace": {"trace_info": wire_traces.trace_info(found)}})
 

@@ -71,7 +71,7 @@ async def end(call: Call) -> bytes:
 async def get_info(call: Call) -> bytes:
     """GET traces/ID/info."""
     trace_id = call.path_params["trace_id"]
-    await call.services.state(traces.KIND, trace_id)
+    await call.look_up(traces.KIND, trace_id)
     found = traces.require(call.world, trace_id)
     return wire.encode({"trace_info": wire_traces.trace_info_v2(found)})
 

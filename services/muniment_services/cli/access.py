@@ -275,6 +275,10 @@ def _print_explanation(found: dict[str, Any]) -> None:
     write(f"{verdict}: {printable(found['reason'])}{chain}")
     for note in found["notes"]:
         write(f"  note: {printable(note)}")
+    for policy in found["policies"]:
+        targets = (*policy["stages"], *(f"@{alias}" for alias in policy["aliases"]))
+        asks = "; ".join(policy["asks"]) or "nothing"
+        write(printable(f"  policy {policy['name']} for {', '.join(targets)} asks: {asks}"))
     for item in found["grants"]:
         write(f"  {'+' if item['matched'] else '-'} {_line(item['grant'])}")
         for lack in item["lacks"]:

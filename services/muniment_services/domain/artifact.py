@@ -100,7 +100,12 @@ def is_below(path: str, artifact_uri: str) -> bool:
         root = path_of(artifact_uri)
     except Invalid:
         return False
-    return bool(root) and (path == root or path.startswith(f"{root}/"))
+    return bool(root) and is_in_folder(path, root)
+
+
+def is_in_folder(path: str, folder: str) -> bool:
+    """Whether a checked path is a folder, or in it; all are in the root ("")."""
+    return not folder or path == folder or path.startswith(f"{folder}/")
 
 
 def checked_path(given: str) -> str:

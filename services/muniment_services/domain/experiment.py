@@ -11,6 +11,8 @@ from urllib.parse import urlparse
 import msgspec
 
 from muniment_schemas import events as e
+from muniment_services.domain import workspace as workspaces
+from muniment_services.domain.artifact import owners, path_of
 from muniment_services.domain.commands import AggregateKey, Command, Context, State, World
 from muniment_services.domain.errors import AlreadyExists, Invalid, NotFound, Void, WrongState
 from muniment_services.domain.limits import (
@@ -162,7 +164,7 @@ def create(world: World, command: CreateExperiment, context: Context) -> e.Exper
     check_length("name", command.name, EXPERIMENT_NAME_CHARS_MAX)
     for key, value in command.tags:
         _check_tag(key, value)
-    _check_location(command.artifact_location or "")
+    _check_location(world, command.artifact_location or "", context.workspace)
     if len(dict(command.tags)) < len(command.tags):
         raise AlreadyExists(
             f"Experiment(name={command.name}) already exists. Error: a tag is given more than once."
@@ -283,7 +285,7 @@ def _changes(state: Experiment, event: e.Event) -> dict[str, object]:
     raise AssertionError(f"{type(event).__name__} is no event of an experiment")
 
 
-def _check_location(location: str) -> None:
+def _check_location(world: World, location: str, workspace: str) -> None:
     try:
         parts = urlparse(location)
     except ValueError:
@@ -296,6 +298,21 @@ def _check_location(location: str) -> None:
         raise Invalid(
             "Invalid artifact path length. The length of the artifact path cannot be greater than "
             f"{ARTIFACT_LOCATION_CHARS_MAX} characters."
+        )
+    try:
+        path = path_of(location)
+    except Invalid:
+        return  # Nobody reads or writes files there by this server.
+    # Judged by its form alone, so that nothing is told of what is there.
+    if owners(path):
+        raise Invalid(
+            "An 'artifact_location' on this server cannot be in the folder of a run, logged model "
+            f"or trace, whose files others may read and remove. Given: {shown(location)}"
+        )
+    if workspaces.at(world, path) != workspace:
+        raise Invalid(
+            f"An 'artifact_location' on this server must be in the workspace's own folder. Given: "
+            f"{shown(location)}"
         )
 
 

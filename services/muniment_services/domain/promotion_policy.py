@@ -259,10 +259,17 @@ def in_force(world: World, model: RegisteredModel, target: Target) -> Rule | Non
 
 def all_in_force(world: World, model: RegisteredModel, target: Target) -> list[PromotionPolicy]:
     """The policies that are in force for a model and a target, by name."""
+    return all_concerning(world, model.name, model.workspace, target)
+
+
+def all_concerning(
+    world: World, name: str, workspace: str, target: Target | None = None
+) -> list[PromotionPolicy]:
+    """The policies for models of a name, to one target or to any, by name."""
     found = [
         policy
         for policy in _all(world)
-        if _concerns(policy, model.name, model.workspace) and _guards(policy, target)
+        if _concerns(policy, name, workspace) and (target is None or _guards(policy, target))
     ]
     return sorted(found, key=lambda policy: policy.policy)
 
@@ -295,6 +302,32 @@ def _concerns(policy: PromotionPolicy, name: str, workspace: str) -> bool:
 
 def _guards(policy: PromotionPolicy, target: Target) -> bool:
     return target.name in (policy.stages if target.kind == STAGE else policy.aliases)
+
+
+def asked_by(policy: PromotionPolicy) -> list[str]:
+    """What a policy asks for, in words."""
+    asked = [_approvals(policy)] if policy.approvals else []
+    if policy.required_comment:
+        asked.append("a comment")
+    asked.extend(f"the tag {tag} on the version" for tag in policy.required_tags)
+    if policy.condition:
+        asked.append(
+            "a source run whose artifacts the version has, and of which "
+            f"`{policy.condition}` is true"
+        )
+    return asked
+
+
+def _approvals(policy: PromotionPolicy) -> str:
+    noun = "approval" if policy.approvals == 1 else "approvals"
+    asked = f"{policy.approvals} {noun} of a transition request"
+    if policy.approver_groups:
+        asked += f", from {' or '.join(policy.approver_groups)}"
+    if policy.exclude_requester:
+        asked += ", not by the requester"
+    if policy.exclude_author:
+        asked += ", not by the version's author"
+    return asked
 
 
 def _has_tag(version: ModelVersion, wanted: str) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from muniment_schemas import events as e
 from muniment_schemas.promotion_events import ALIAS
 from muniment_services.domain.commands import AggregateKey, Context, World
-from muniment_services.domain.errors import AlreadyExists, ReviewRequired
+from muniment_services.domain.errors import AlreadyExists, Invalid, ReviewRequired
 from muniment_services.domain.limits import check_key
 from muniment_services.domain.promotion_guard import (
     decided_under,
@@ -28,6 +30,7 @@ from muniment_services.domain.registry_names import (
     check_model_tag,
     check_new_alias,
     check_new_name,
+    is_prompt,
 )
 from muniment_services.domain.review import Target
 
@@ -169,10 +172,11 @@ def delete(
 def set_tag(
     world: World, command: SetRegisteredModelTag, context: Context
 ) -> e.RegisteredModelTagSet:
-    """Raises Invalid for the tag, NotFound."""
+    """Raises Invalid for the tag, or one that makes a prompt of a model or ends that; NotFound."""
     check_model_name(command.name)
     check_model_tag(command.key, command.value)
     model = require(world, command.name)
+    _check_kind(model, {**model.tags, command.key: command.value})
     return e.RegisteredModelTagSet(
         envelope=envelope(context, e.RegisteredModelTagSet, model),
         key=command.key,
@@ -184,17 +188,28 @@ def set_tag(
 def delete_tag(
     world: World, command: DeleteRegisteredModelTag, context: Context
 ) -> e.RegisteredModelTagDeleted | None:
-    """None when there is no such tag. Raises Invalid for the key, NotFound for the model."""
+    """None when there is no such tag. Raises what `set_tag` raises."""
     check_model_name(command.name)
     check_key(command.key, "key")
     model = require(world, command.name)
     if command.key not in model.tags:
         return None
+    _check_kind(model, {k: v for k, v in model.tags.items() if k != command.key})
     return e.RegisteredModelTagDeleted(
         envelope=envelope(context, e.RegisteredModelTagDeleted, model),
         key=command.key,
         previous_value=model.tags[command.key],
     )
+
+
+def _check_kind(model: RegisteredModel, tags: Mapping[str, str]) -> None:
+    # Grants are on one kind or the other: what is a prompt would change hands by a tag.
+    if is_prompt(tags) != is_prompt(model.tags):
+        kind = "prompt" if is_prompt(model.tags) else "registered model"
+        raise Invalid(
+            f"{model.name!r} is a {kind} and stays one: the tag {PROMPT_TAG!r} says so from its "
+            "creation on. Create the other under a name of its own."
+        )
 
 
 def set_alias(world: World, command: SetAlias, context: Context) -> e.AliasSet | None:

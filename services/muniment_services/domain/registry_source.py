@@ -190,7 +190,7 @@ def _check_run_source(world: World, origin: Origin) -> None:
             _refuse(source, "run_id")
     if split.scheme == "models" and (split.netloc or _parse(source).model_id is not None):
         _refuse(source, "model_id")
-    if _is_proxied(source) and not (
+    if is_proxied(source) and not (
         origin.run_id and is_within(source, _run_artifacts(world, origin))
     ):
         _refuse(source, "run_id")
@@ -206,7 +206,7 @@ def _check_model_source(world: World, origin: Origin) -> None:
         _refuse(source, "model_id")
     if split.scheme == "runs":
         _refuse(source, "model_id")
-    if _is_proxied(source) and not is_within(source, _model_artifacts(world, origin)):
+    if is_proxied(source) and not is_within(source, _model_artifacts(world, origin)):
         _refuse(source, "model_id")
 
 
@@ -308,7 +308,8 @@ def _local_path(uri: str) -> str:
     return posixpath.normpath(unquote(path))
 
 
-def _is_proxied(source: str) -> bool:
+def is_proxied(source: str) -> bool:
+    """Whether a source names files by this server's artifact proxy. Raises Invalid."""
     scheme, _, parts = _normal_parts(source)
     if scheme == "mlflow-artifacts":
         return True

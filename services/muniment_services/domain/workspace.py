@@ -14,6 +14,7 @@ import msgspec
 
 from muniment_schemas import events as e
 from muniment_schemas.envelope import WORKSPACE_DEFAULT
+from muniment_services.domain.artifact import is_in_folder, path_of
 from muniment_services.domain.commands import AggregateKey, Command, Context, State, World
 from muniment_services.domain.errors import AlreadyExists, Invalid, NotFound, Void, WrongState
 from muniment_services.domain.limits import check_length
@@ -23,6 +24,9 @@ NAME_CHARS = (2, 63)
 RESERVED = frozenset({"workspaces", "api", "ajax-api", "static-files"})
 DESCRIPTION_CHARS_MAX = 5000
 LOCATION_CHARS_MAX = 512
+
+FOLDER = "workspaces"
+"""Where below the server's root the files of workspaces are that have no root of their own."""
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 
@@ -169,7 +173,38 @@ def artifact_root(world: World, name: str, server_root: str) -> str:
     found = find(world, name)
     if found is not None and found.artifact_root is not None:
         return found.artifact_root.rstrip("/")
-    return f"{server_root}/workspaces/{name}"
+    return f"{server_root}/{FOLDER}/{name}"
+
+
+def at(world: World, path: str) -> str | None:
+    """The workspace in whose folder a path of the artifact store is: the default one for what is in
+    no other's. None for a folder that has another's in it.
+    """
+    holder, place = WORKSPACE_DEFAULT, ""
+    for found in world.known_of_kind(KIND):
+        assert isinstance(found, Workspace)
+        folder = _folder(found)
+        if folder is None:
+            continue
+        if is_in_folder(path, folder):
+            holder, place = max((holder, place), (found.workspace_id, folder), key=_depth)
+        elif is_in_folder(folder, path):
+            return None
+    return holder
+
+
+def _folder(workspace: Workspace) -> str | None:
+    # In the artifact store; None for what is kept elsewhere.
+    if workspace.artifact_root is None:
+        return f"{FOLDER}/{workspace.workspace_id}"
+    try:
+        return path_of(workspace.artifact_root)
+    except Invalid:
+        return None
+
+
+def _depth(held: tuple[str, str]) -> int:
+    return len(held[1])
 
 
 def _is_in(world: World, kind: str, workspace: str) -> bool:

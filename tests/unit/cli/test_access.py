@@ -38,6 +38,11 @@ def test_a_grant_from_its_making_to_its_end(call: Call, server: Server) -> None:
     may = call(*job, "--stage", "Production", *at)
     assert may.status == 0, may.err
     assert may.out.startswith(f"allowed: granted by grant:{grant_id}, role:approver")
+    assert "policy" not in may.out
+    rule = ("policy", "set", "four-eyes", "--model", "churn", "--stage", "Production", *at)
+    assert call(*rule).status == 0
+    asks = "  policy four-eyes for Production asks: 1 approval of a transition request"
+    assert asks in call(*job, "--stage", "Production", *at).out
     may_not = call(*job, "--stage", "Staging", *at)
     assert (may_not.status, may_not.err[:21]) == (1, "muniment: not allowed")
     assert "condition: it is for stage Production only" in may_not.out

@@ -67,6 +67,24 @@ def test_names_that_cannot_be_are_refused(name: str, words: str) -> None:
     assert words in refusal(TestWorld(), CreateRegisteredModel(name=name), Invalid)
 
 
+@pytest.mark.parametrize("tags", [PROMPT, ()])
+def test_a_model_is_what_it_was_created_as(tags: tuple[tuple[str, str], ...]) -> None:
+    world = TestWorld()
+    world.do(CreateRegisteredModel(name="m", tags=tags))
+    key = PROMPT[0][0]
+    for value in ("true", "True", "false", "x"):
+        command = SetRegisteredModelTag(name="m", key=key, value=value)
+        if (value.lower() == "true") == bool(tags):
+            assert world.decide(command) is not None
+        else:
+            assert "stays one" in refusal(world, command, Invalid)
+    removal = DeleteRegisteredModelTag(name="m", key=key)
+    if tags:
+        assert "is a prompt and stays one" in refusal(world, removal, Invalid)
+    else:
+        assert world.decide(removal) is None
+
+
 @pytest.mark.parametrize(
     ("first", "second", "words"),
     [
