@@ -36,7 +36,7 @@ TABLE = """
 access:grant         . . . . m . a
 access:read          . . . . m u a
 artifact:delete      . . e . m . a
-artifact:read        v . e p m u a
+artifact:read        v l e p m u a
 artifact:write       . l e . m . a
 audit:read           . . . . . u a
 experiment:create    . . e . m . a
