@@ -7,12 +7,12 @@ server, or on all kinds of things, are the admins' alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from muniment_auth.permissions import PROMOTING, Permission, kinds_of, unknown
 from muniment_auth.policy import KINDS, Access, Decision, Rule, permissions_of
 from muniment_auth.resources import SERVER, Resource, subsumes
-from muniment_schemas.access_events import ANYTHING, ID_PREFIX, Grant
+from muniment_schemas.access_events import ANYTHING, ID_PREFIX, LOCAL, OWNER, Grant
 
 _ADMIN_KINDS = ("server", ANYTHING)
 
@@ -30,9 +30,10 @@ def may_grant(
 
     target: the thing that the grant means, when its pattern means one by id: its creator may grant
     on it. A grant that ends gives no right to make one that outlives it, but to take one back.
+    because, where it is allowed: whatever all of that is held by, each as `Access.rights` has it.
     """
     if access.unlimited:
-        return Decision(True, "local user", ("local",))
+        return Decision(True, "local user", (LOCAL,))
     if grant.resource_kind in _ADMIN_KINDS and not is_admin(access, now_ms):
         return Decision(False, "only admins grant on the server or on all kinds of things")
     if unknown(roles.get(grant.role, ())) and not is_admin(access, now_ms):
@@ -40,13 +41,15 @@ def may_grant(
         return Decision(False, f"only admins grant {grant.role}, which this release half knows")
     needed = {Permission.ACCESS_GRANT, *permissions_of(grant.role, roles)}
     kinds = KINDS if grant.resource_kind == ANYTHING else (grant.resource_kind,)
+    held: list[tuple[str, ...]] = []
     for permission in sorted(needed):
         for kind in kinds:
-            if kind in kinds_of(permission) and not _holds(
-                access, permission, kind, grant, now_ms, target, revoking
-            ):
-                return Decision(False, _refusal(permission, grant))
-    return Decision(True, "holds all that the grant gives")
+            if kind in kinds_of(permission):
+                rights = _rights(access, permission, kind, grant, now_ms, target, revoking)
+                held.append(tuple(rights))
+                if not held[-1]:
+                    return Decision(False, _refusal(permission, grant))
+    return Decision(True, "holds all that the grant gives", _common(held))
 
 
 def may_see(access: Access, grant: Grant, now_ms: int, target: Resource | None = None) -> bool:
@@ -67,7 +70,7 @@ def is_admin(access: Access, now_ms: int) -> bool:
     return access.decide(Permission.SERVER_ADMIN, SERVER, now_ms=now_ms).allowed
 
 
-def _holds(
+def _rights(
     access: Access,
     permission: Permission,
     kind: str,
@@ -75,15 +78,23 @@ def _holds(
     now_ms: int,
     target: Resource | None,
     revoking: bool,
-) -> bool:
+) -> Iterator[str]:
+    """What a permission is held by on all of the grant: what `Decision.because` begins with."""
+    for rule in access.rules(permission, now_ms):
+        if (
+            _spans(rule, kind, grant, target)
+            and _as_wide(rule, grant, permission)
+            and (revoking or _as_long(rule, grant))
+        ):
+            yield rule.decision.because[0]
     if _owns(access, permission, grant, target):
-        return True
-    return any(
-        _spans(rule, kind, grant, target)
-        and _as_wide(rule, grant, permission)
-        and (revoking or _as_long(rule, grant))
-        for rule in access.rules(permission, now_ms)
-    )
+        yield OWNER
+
+
+def _common(held: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """What all is held by; where each is held by something else, what is held as the creator."""
+    common = tuple(right for right in held[0] if all(right in rights for rights in held))
+    return common or min(held, key=lambda rights: rights != (OWNER,))
 
 
 def _owns(access: Access, permission: Permission, grant: Grant, target: Resource | None) -> bool:

@@ -32,7 +32,14 @@ from muniment_auth.permissions import (
 from muniment_auth.principal import Principal
 from muniment_auth.resources import NO_ATTRIBUTES, Attributes, Resource, covers, ended_key
 from muniment_auth.subjects import holds
-from muniment_schemas.access_events import ANYTHING, ID_PREFIX, Grant
+from muniment_schemas.access_events import (
+    ANYTHING,
+    GRANT_PREFIX,
+    ID_PREFIX,
+    LOCAL,
+    OWNER,
+    Grant,
+)
 from muniment_schemas.patterns import matches
 
 OWNED_KINDS = ("experiment", "model", "prompt")
@@ -58,8 +65,8 @@ class Decision:
 
 _PUBLIC: Final = Decision(True, "public", ("public",))
 _SIGNED_IN: Final = Decision(True, "signed in", ("signed-in",))
-_LOCAL: Final = Decision(True, "local user", ("local",))
-_OWNER: Final = Decision(True, "its creator", ("owner", f"role:{OWNER_ROLE}"))
+_LOCAL: Final = Decision(True, "local user", (LOCAL,))
+_OWNER: Final = Decision(True, "its creator", (OWNER, f"role:{OWNER_ROLE}"))
 _NOT_SIGNED_IN: Final = Decision(False, "not authenticated")
 
 
@@ -210,6 +217,30 @@ class Access:
             return self._ungranted(permission)
         return self._refusal(permission, narrowed)
 
+    def rights(
+        self,
+        permission: Permission,
+        resource: Resource,
+        attributes: Attributes = NO_ATTRIBUTES,
+        now_ms: int = 0,
+    ) -> tuple[str, ...]:
+        """All that a permission is held by, where `decide` answers the first: what `because` begins
+        with, each."""
+        if self._unlimited:
+            return (LOCAL,)
+        index = self._index.get(permission)
+        fitting = () if index is None else index.fitting(resource)
+        found = [
+            rule.decision.because[0]
+            for rule in fitting
+            if resource.kind in kinds_of(permission)
+            and rule.concerns(resource, now_ms)
+            and rule.permits(permission, attributes)
+        ]
+        if self.owns(resource) and permission in self._owned[resource.kind]:
+            found.append(OWNER)
+        return tuple(found)
+
     def owns(self, resource: Resource) -> bool:
         """Whether the principal created the thing, and that still counts."""
         owner = resource.owner
@@ -326,7 +357,7 @@ def compile_access(
     if principal.kind == "local" and principal.scopes is None:
         return Access(principal, (), version, ended, unlimited=True)
     scoped = _scoped(principal)
-    rules = [] if principal.kind != "local" else [_everywhere("local user", "local", scoped)]
+    rules = [] if principal.kind != "local" else [_everywhere("local user", LOCAL, scoped)]
     for issuer, group in admin_groups:
         if issuer == principal.issuer and group in principal.groups:
             rules.append(_everywhere("admin group", f"admin-group:{group}", scoped))
@@ -335,7 +366,7 @@ def compile_access(
         if holds(principal, grant):
             if grant.role not in held:
                 held[grant.role] = permissions_of(grant.role, roles) & scoped
-            because = (f"grant:{grant.grant_id}", f"role:{grant.role}")
+            because = (f"{GRANT_PREFIX}{grant.grant_id}", f"role:{grant.role}")
             rules.append(Rule(grant, held[grant.role], Decision(True, "granted", because)))
     return Access(principal, rules, version, ended)
 
@@ -350,6 +381,24 @@ def _everywhere(reason: str, because: str, permissions: Permissions) -> Rule:
         pattern=ANYTHING,
     )
     return Rule(grant, permissions, Decision(True, reason, (because, f"role:{ADMIN_ROLE}")))
+
+
+def gives(
+    grant: Grant,
+    permission: Permission,
+    resource: Resource,
+    attributes: Attributes,
+    roles: Mapping[str, Iterable[str]],
+    now_ms: int,
+) -> bool:
+    """Whether a grant allows an action now to those that it is made to. roles: the defined ones."""
+    rule = Rule(grant, permissions_of(grant.role, roles), _LOCAL)
+    return (
+        permission in rule.permissions
+        and covered(grant, resource)
+        and rule.live(now_ms)
+        and rule.permits(permission, attributes)
+    )
 
 
 def covered(grant: Grant, resource: Resource) -> bool:

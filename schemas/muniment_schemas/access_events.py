@@ -24,6 +24,11 @@ ID_PREFIX = "id:"
 BUILT_IN_ROLES = ("viewer", "logger", "editor", "approver", "manager", "auditor", "admin")
 """Names of the roles that every release knows; what they hold is said in `muniment_auth`."""
 
+OWNER = "owner"
+LOCAL = "local"
+GRANT_PREFIX = "grant:"
+"""How rights are written down: having made the thing, being the local user, a grant of that id."""
+
 SUBJECT_KINDS = ("principal", "group", "claims", "everyone")
 RESOURCE_KINDS = ("experiment", "model", "prompt", "server", ANYTHING)
 
@@ -74,11 +79,12 @@ class RoleRemoved(Event, frozen=True, kw_only=True):
 
 
 class GrantMade(Event, frozen=True, kw_only=True):
-    """Somebody was given a role. The actor gave it."""
+    """Somebody was given a role. The actor gave it, by a right that `by` names."""
 
     TOPIC: ClassVar[str] = CATALOG
     AGGREGATE: ClassVar[str] = "access"
     grant: Grant
+    by: str | None = None
 
 
 class GrantRevoked(Event, frozen=True, kw_only=True):

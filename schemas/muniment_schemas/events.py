@@ -54,6 +54,7 @@ from muniment_schemas.promotion_events import (
     VersionCommentAdded,
     VersionCommentDeleted,
     VersionCommentUpdated,
+    VoidApproval,
 )
 from muniment_schemas.quarantine_events import RecordQuarantined
 from muniment_schemas.run_events import (
@@ -248,6 +249,7 @@ __all__ = [
     "VersionCommentAdded",
     "VersionCommentDeleted",
     "VersionCommentUpdated",
+    "VoidApproval",
     "WorkspaceCreated",
     "WorkspaceDeleted",
     "WorkspaceUpdated",

@@ -74,12 +74,22 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     metrics_total: int | None = None
     dataset_digests: tuple[DatasetDigest, ...] = ()
     artifacts_sha256: bytes | None = None
+    proven: bool | None = None
+    sha256: bytes | None = None
+
+
+class VoidApproval(msgspec.Struct, frozen=True, kw_only=True):
+    """An earlier approval that does not count, and why."""
+
+    approver: str
+    reason: str
 
 
 class TransitionApproved(Event, frozen=True, kw_only=True):
     """A request was approved; with the last approval that it needs, the version moves as well.
 
-    archived: what the move archives besides. groups: the approver's that policies ask for.
+    archived: what the move archives besides. groups: the approver's that policies ask for. rights:
+    by what it may approve.
     """
 
     TOPIC: ClassVar[str] = CATALOG
@@ -98,6 +108,9 @@ class TransitionApproved(Event, frozen=True, kw_only=True):
     archived: tuple[ArchivedVersion, ...]
     evidence: Evidence
     decided_under: DecidedUnder | None = None
+    rights: tuple[str, ...] = ()
+    access_version: int | None = None
+    not_counted: tuple[VoidApproval, ...] = ()
 
 
 class VersionCommentAdded(Event, frozen=True, kw_only=True):

@@ -110,6 +110,13 @@ class Authority:
         wanted = permission or self.permission
         return self.access.decide(wanted, resource, attributes, self._now_ms()).allowed
 
+    def rights(
+        self, resource: Resource, permission: P, attributes: Attributes = NO_ATTRIBUTES
+    ) -> tuple[str, ...]:
+        """All that the caller holds a permission on a resource by (`Access.rights`)."""
+        self.asked = True
+        return self.access.rights(permission, resource, attributes, self._now_ms())
+
     def reaches(self, workspace: str) -> bool:
         """Whether the caller may know of a workspace: the default one, or where it holds some."""
         self.asked = True
@@ -272,6 +279,10 @@ class View:
     def known_of_kind(self, kind: str) -> Iterable[State]:
         """All catalog aggregates of one kind, whoever asks and from wherever."""
         return self._state.of_kind(kind)
+
+    def versions_of_files(self, owner: str) -> Iterable[tuple[str, int]]:
+        """Versions whose files are in a thing's folder, whoever asks."""
+        return self._state.versions_of_files(owner)
 
     def next_experiment_id(self) -> str:
         """The smallest number above all experiment ids in use."""

@@ -21,6 +21,8 @@ from muniment_schemas.ids import Offset
 from muniment_services.domain.commands import AggregateKey, State
 from muniment_services.domain.deciders import EVOLVERS, FOLD_CHECKS, NAMED_KINDS
 from muniment_services.domain.errors import Void
+from muniment_services.domain.registered_model import RegisteredModel
+from muniment_services.domain.version_files import owners_of_files
 from muniment_services.log.base import Record, TopicPartition
 from muniment_services.unreadable import Unreadable
 
@@ -72,11 +74,15 @@ class CurrentState:
     """Histories in quarantine. Their aggregates stay as they were before the record."""
     _kinds: dict[str, dict[str, State]] = field(init=False, default_factory=dict)
     """The catalog by kind and id."""
+    _files: dict[str, dict[tuple[str, int], None]] = field(init=False, default_factory=dict)
+    """Registered versions (model's id, number) by the runs and logged models that have their files,
+    in the order in which they were registered."""
 
     def __post_init__(self) -> None:
         """Index the catalog that it begins with."""
         for (kind, aggregate_id), state in self.catalog.items():
             self._kinds.setdefault(kind, {})[aggregate_id] = state
+            self._note_files(None, state)
 
     def get(self, kind: str, aggregate_id: str) -> State | None:
         """One aggregate, if it exists and is in memory (the catalog always is)."""
@@ -97,6 +103,10 @@ class CurrentState:
         return tuple(self._kinds.get(kind, {}).values())
 
     known_of_kind = of_kind
+
+    def versions_of_files(self, owner: str) -> Iterable[tuple[str, int]]:
+        """Registered versions whose files are in a run's or logged model's folder."""
+        return tuple(self._files.get(owner, ()))
 
     def next_experiment_id(self) -> str:
         """The smallest number above all experiment ids in use."""
@@ -233,8 +243,22 @@ class CurrentState:
         else:
             self.catalog[key] = after
             self._kinds.setdefault(kind, {})[aggregate_id] = after
+        self._note_files(before, after)
         if kind == "experiment":
             self.highest_experiment = max(self.highest_experiment, int(aggregate_id))
+
+    def _note_files(self, before: State | None, after: State | None) -> None:
+        # What a version's files are is said when it is registered, and never changes.
+        old = before.versions if isinstance(before, RegisteredModel) else {}
+        new = after.versions if isinstance(after, RegisteredModel) else {}
+        for number in old.keys() - new.keys():
+            assert isinstance(before, RegisteredModel)
+            for owner in owners_of_files(old[number]):
+                self._files[owner].pop((before.model_id, number), None)
+        for number in sorted(new.keys() - old.keys()):
+            assert isinstance(after, RegisteredModel)
+            for owner in owners_of_files(new[number]):
+                self._files.setdefault(owner, {})[(after.model_id, number)] = None
 
     def _refuse_repeat(self, record: Record, event: Event) -> None:
         idempotency = event.envelope.idempotency

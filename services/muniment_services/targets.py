@@ -15,11 +15,12 @@ from typing import Any
 from muniment_auth.permissions import Permission as P
 from muniment_auth.resources import NO_ATTRIBUTES, SERVER, Attributes, Resource
 from muniment_schemas.access_events import ANYTHING
-from muniment_schemas.promotion_events import ALIAS
+from muniment_services.approvers import attributes_of
 from muniment_services.authority import Need, of_model, resource_of
 from muniment_services.domain import (
     access,
     artifact,
+    artifact_changes,
     assessment_data,
     credential,
     experiment,
@@ -173,7 +174,8 @@ def _rename_experiment(
 def _create_model(
     _: CurrentState, command: registry_life.CreateRegisteredModel, workspace: str
 ) -> Iterator[Need]:
-    yield _new_model(command.name, dict(command.tags), workspace)
+    made = _new_model(command.name, dict(command.tags), workspace)
+    yield from _tagging((made,), _keys(command))
 
 
 def _rename_model(
@@ -192,7 +194,7 @@ def _create_version(
     """The model, and reading what its files are taken from: its readers will read them by it."""
     found = _model(state, command.name, workspace)
     if found is not None:
-        yield Need(of_model(found))
+        yield from _tagging((Need(of_model(found)),), _keys(command))
     yield from _named(state, run.KIND, command.run_id, workspace, P.RUN_READ)
     if _is_kept_here(command.source):
         yield from _named(state, run.KIND, command.run_id, workspace, P.ARTIFACT_READ)
@@ -241,9 +243,7 @@ def _promotion(command: promotion.ReviewCommand) -> Attributes:
         target = promotion.target_of(command.stage)
     except DomainError:
         return Attributes(stage=command.stage)
-    if target.kind == ALIAS:
-        return Attributes(alias=target.name)
-    return Attributes(stage=target.name)
+    return attributes_of(target)
 
 
 def _comment(
@@ -300,11 +300,11 @@ def _link_trace(
     yield from _named(state, run.KIND, command.run_id, workspace)
 
 
-def _file(state: CurrentState, command: artifact.RecordUpload, _: str) -> Iterator[Need]:
+def _file(state: CurrentState, command: artifact_changes.RecordUpload, _: str) -> Iterator[Need]:
     yield from of_path(state, command.path)
 
 
-def _files(state: CurrentState, command: artifact.RecordDeletion, _: str) -> Iterator[Need]:
+def _files(state: CurrentState, command: artifact_changes.RecordDeletion, _: str) -> Iterator[Need]:
     yield from of_path(state, command.path)
 
 
@@ -385,8 +385,8 @@ TARGETS: Mapping[type[Command], Targets] = MappingProxyType(
         run_data.DeleteRunTag: _on(run.KIND, "run_id", _key),
         run_data.LogInputs: _on(run.KIND, "run_id"),
         run_data.LogOutputs: _on(run.KIND, "run_id"),
-        artifact.RecordUpload: _file,
-        artifact.RecordDeletion: _files,
+        artifact_changes.RecordUpload: _file,
+        artifact_changes.RecordDeletion: _files,
         logged_model.CreateLoggedModel: _create_logged_model,
         logged_model.FinalizeLoggedModel: _on(logged_model.KIND, "model_id"),
         logged_model.DeleteLoggedModel: _on(logged_model.KIND, "model_id"),

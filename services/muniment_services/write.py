@@ -20,6 +20,7 @@ from muniment_projections.runner import PENDING_EVENTS_MAX, Runner
 from muniment_schemas.codec import Codec
 from muniment_schemas.envelope import Actor, Event, Idempotency
 from muniment_services import conditions
+from muniment_services.approvers import gives, rights_of
 from muniment_services.authority import Authority, Denied
 from muniment_services.domain.commands import AggregateKey, Command, Context, State
 from muniment_services.domain.deciders import DECIDERS
@@ -65,8 +66,8 @@ class Outcome:
 class Caller:
     """Who calls, by which request. `idempotency_key` and `request` (route and body) go together.
 
-    groups, claims: what is verified of the actor. authority: what the caller may do; None for the
-    server itself.
+    groups, claims: what is verified of the actor; issuer, bare_groups: as a Context has them.
+    authority: what the caller may do; None for the server itself.
     """
 
     actor: Actor
@@ -76,6 +77,8 @@ class Caller:
     idempotency_key: str | None = None
     request: bytes = b""
     groups: frozenset[str] = frozenset()
+    issuer: str = ""
+    bare_groups: bool = True
     claims: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     authority: Authority | None = None
 
@@ -217,6 +220,7 @@ class Writer:
         return msgspec.structs.replace(event, envelope=envelope)
 
     def _context(self, caller: Caller, key: bytes | None) -> Context:
+        rights = {} if caller.authority is None else {"rights": rights_of(caller.authority)}
         return Context(
             now_ms=self._clock(),
             random=self._random,
@@ -226,8 +230,12 @@ class Writer:
             traceparent=caller.traceparent,
             derive_from=key,
             groups=caller.groups,
+            issuer=caller.issuer,
+            bare_groups=caller.bare_groups,
             claims=caller.claims,
             holds=conditions.holds,
+            gives=gives,
+            **rights,
         )
 
     def _clock(self) -> int:

@@ -155,7 +155,12 @@ def _asked(
 
 
 def _approved(event: e.TransitionApproved) -> Iterator[Activity]:
-    count = f"approval {event.approvals_given} of {event.approvals_needed}"
+    said = [f"approval {event.approvals_given} of {event.approvals_needed}"]
+    said += [
+        f"the one by {one.approver} does not count: {one.reason}; it can be given again"
+        for one in event.not_counted
+    ]
+    count = "; ".join(said)
     yield Activity(event.version, APPROVED, event.from_stage, _target(event), event.comment, count)
     yield from _archived(event.archived, event.version, event.target)
     if event.completes and event.previous_version not in (None, event.version):

@@ -16,7 +16,7 @@ from muniment_auth.permissions import ROLE_TEXTS, ROLES, unknown
 from muniment_auth.permissions import Permission as P
 from muniment_auth.policy import Access, covered
 from muniment_auth.resources import Resource, ended_key
-from muniment_schemas.access_events import ANYTHING, ID_PREFIX, ClaimPattern, Grant
+from muniment_schemas.access_events import ANYTHING, ID_PREFIX, ClaimPattern, Grant, GrantMade
 from muniment_services.api import wire
 from muniment_services.api.access_targets import (
     AGGREGATES,
@@ -30,6 +30,7 @@ from muniment_services.api.requests import Field, Fields, from_query, struct_fro
 from muniment_services.api.routes import Call, Route
 from muniment_services.domain.access import (
     AccessCommand,
+    AccessState,
     DefineRole,
     EndOwnership,
     GrantRecord,
@@ -187,7 +188,7 @@ async def make(call: Call) -> bytes:
     wanted = Grant(grant_id="", **fields | {"workspace": body.workspace or default})
 
     def command(access: Access) -> MakeGrant:
-        return MakeGrant(grant=_permitted(call, access, wanted))
+        return _permitted(call, access, wanted)
 
     def made(outcome: Outcome) -> bytes:
         world, now_ms = services.fold.state, services.now_ms()
@@ -195,32 +196,30 @@ async def make(call: Call) -> bytes:
         if event is None:
             # There is an equal one. It is looked for as it was asked for, and by the thing's id.
             asked = _permitted(call, call.access, wanted)
-            found = equal_grant(world, asked, now_ms)
+            found = equal_grant(world, asked.grant, now_ms)
             assert found is not None
             return wire.encode({"grant": _json(found, now_ms)})
-        grant = event.grant  # type: ignore[attr-defined]
-        record = GrantRecord(
-            grant=grant,
-            granted_by=event.envelope.actor.principal_id,
-            granted_at_ms=event.envelope.recorded_at_ms,
-        )
+        assert isinstance(event, GrantMade)
+        assert isinstance(outcome.after, AccessState)
+        record = outcome.after.grants[event.grant.grant_id]
         return wire.encode({"grant": _json(record, now_ms)})
 
     return await _submit(call, command, made)
 
 
-def _permitted(call: Call, access: Access, wanted: Grant) -> Grant:
-    """The grant that the caller may make: as asked for, or by the thing's id. Raises ApiError."""
+def _permitted(call: Call, access: Access, wanted: Grant) -> MakeGrant:
+    """What the caller may grant: as asked for, or by the thing's id. Raises ApiError."""
     world, now_ms = call.services.fold.state, call.services.now_ms()
     grant = checked_grant(wanted, now_ms)
     roles, target = roles_of(state_of(world)), target_of(world, grant)
     decision = may_grant(access, grant, roles, now_ms, target=target)
     if decision.allowed:
-        return grant
+        return MakeGrant(grant=grant, by=decision.because)
     if target is not None:
         by_id = msgspec.structs.replace(grant, pattern=ID_PREFIX + target.id)
-        if may_grant(access, by_id, roles, now_ms, target=target).allowed:
-            return by_id
+        as_maker = may_grant(access, by_id, roles, now_ms, target=target)
+        if as_maker.allowed:
+            return MakeGrant(grant=by_id, by=as_maker.because)
     raise _denied(decision.reason)
 
 

@@ -16,15 +16,10 @@ from muniment_services.api.routes import Answer, Call, Handler, Route
 from muniment_services.artifacts.base import ArtifactError, ArtifactIsFolder, Entry, Stored
 from muniment_services.authority import Denied, Need, of_model
 from muniment_services.domain import workspace as workspaces
-from muniment_services.domain.artifact import (
-    RecordDeletion,
-    RecordUpload,
-    checked_path,
-    file_path,
-    is_below,
-    owners,
-)
+from muniment_services.domain.artifact import checked_path, file_path, is_below, owners
+from muniment_services.domain.artifact_changes import RecordDeletion, RecordUpload
 from muniment_services.domain.registered_model import KIND, RegisteredModel
+from muniment_services.domain.version_files import require_unsealed
 from muniment_services.targets import of_path
 
 _LIST: Fields = (Field("path", checked=False),)
@@ -93,13 +88,25 @@ def _is_registered(call: Call, path: str) -> bool:
     )
 
 
+async def authorise_change(call: Call, path: str) -> None:
+    """The same for a route that changes files; raises ReviewRequired for what stays as it is.
+
+    It is checked again when the change is decided; here, so that nobody sends a file for nothing.
+    """
+    await authorise(call, path)
+    services = call.services
+    await services.caught_up()
+    await services.fold.ensure_loaded(owners(path))
+    require_unsealed(call.authority.view(services.fold.state), (o for _, o in owners(path)), path)
+
+
 async def upload(call: Call, path: str, chunks: AsyncIterator[bytes]) -> None:
-    """Store a file and record it. Raises ApiError, Denied.
+    """Store a file and record it. Raises ApiError, Denied, ReviewRequired.
 
     An Idempotency-Key makes no difference: a repeated upload stores the same file again, and each
     that changed the store is in the log.
     """
-    await authorise(call, path)
+    await authorise_change(call, path)
     caller = replace(call.caller, idempotency_key=None, request=b"")
     services = call.services
 
@@ -134,16 +141,20 @@ async def get(call: Call) -> Answer:
 async def delete(call: Call) -> bytes:
     """DELETE mlflow-artifacts/artifacts/PATH: a file or a folder; none there is no error."""
     path = file_path(call.path_params["path"])
-    await authorise(call, path)
+    await authorise_change(call, path)
     caller = replace(call.caller, idempotency_key=None, request=b"")
+    services = call.services
 
-    async def record(owners: Mapping[str, int]) -> None:
-        for owner, files in owners.items():
+    async def record(losing: Mapping[str, int]) -> None:
+        # All or none: what one owner loses is recorded apart from what another does.
+        await services.fold.ensure_loaded([key for owner in losing for key in owners(owner)])
+        require_unsealed(call.authority.view(services.fold.state), losing, path)
+        for owner, files in losing.items():
             command = RecordDeletion(owner=owner, path=path, files=files)
-            await call.services.writer.submit(caller, command, lambda _: b"")
+            await services.writer.submit(caller, command, lambda _: b"")
 
     with refusals():
-        await call.services.artifacts.delete(path, record)
+        await services.artifacts.delete(path, record)
     return b"{}"
 
 

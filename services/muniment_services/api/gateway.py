@@ -88,6 +88,8 @@ class Gateway:
         self.metrics = metrics or Metrics()
         self._hosts = hosts
         self._callers = callers
+        issuers = callers.issuers()
+        self._sole_issuer = issuers[0].urls if len(issuers) == 1 else ()
         self._workspaces_on = workspaces_on
         self._fallback = fallback
 
@@ -147,7 +149,8 @@ class Gateway:
         if not is_public:
             self._enter_workspace(authority, headers)
             self._admit(authority)
-        caller = _request(scope, headers, request_id, principal, authority)
+        bare_groups = principal.issuer in self._sole_issuer
+        caller = _request(scope, headers, request_id, principal, authority, bare_groups)
         call = Call(
             started=self.services,
             startup=self.startup,
@@ -252,6 +255,7 @@ def _request(
     request_id: str,
     principal: Principal,
     authority: Authority,
+    bare_groups: bool,
 ) -> Caller:
     key = headers.get(b"idempotency-key")
     if key is not None and not 0 < len(key) <= IDEMPOTENCY_KEY_BYTES_MAX:
@@ -269,6 +273,8 @@ def _request(
         idempotency_key=None if key is None else key.decode("latin-1"),
         request=b"" if key is None else route,
         groups=principal.groups,
+        issuer=principal.issuer,
+        bare_groups=bare_groups,
         claims=principal.claims,
         authority=authority,
     )

@@ -16,7 +16,7 @@ from typing import Any
 
 from muniment_auth.permissions import Permission as P
 from muniment_services.api import wire
-from muniment_services.api.artifacts import authorise, proxy, upload
+from muniment_services.api.artifacts import authorise, authorise_change, proxy, upload
 from muniment_services.api.downloads import refusals, refused
 from muniment_services.api.errors import ApiError
 from muniment_services.api.requests import Field, Fields
@@ -52,7 +52,7 @@ async def create(call: Call) -> bytes:
     parts = params.get("num_parts", 1)
     if not 1 <= parts <= PARTS_MAX:
         raise Invalid(f"'num_parts' must be between 1 and {PARTS_MAX}.")
-    await authorise(call, target)
+    await authorise_change(call, target)
     upload_id = call.services.artifacts.random(UPLOAD_ID_BYTES).hex()
     with refusals():
         await call.services.artifacts.parts.put(f"{upload_id}/{TARGET}", _bytes(target.encode()))

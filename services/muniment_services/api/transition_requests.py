@@ -6,14 +6,18 @@ Source: databricks-sdk, `ModelRegistryAPI`; Databricks REST API, model registry.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+
+import msgspec
 
 from muniment_auth.permissions import Permission as P
 from muniment_auth.resources import NO_ATTRIBUTES, Attributes
-from muniment_projections.activities.apply import REQUESTED
+from muniment_projections.activities.apply import REQUESTED, Activity
 from muniment_projections.activities.apply import activities as activities_by
 from muniment_projections.activities.reader import RecordedActivity, of_name, of_version
 from muniment_projections.artifacts.reader import artifacts_below
+from muniment_schemas.events import VoidApproval
 from muniment_schemas.promotion_events import ALIAS
 from muniment_services.api import wire
 from muniment_services.api import wire_registry as shapes
@@ -22,12 +26,13 @@ from muniment_services.api.registered_models import NAME, search_models
 from muniment_services.api.registry_history import past_readable
 from muniment_services.api.requests import Field, Fields
 from muniment_services.api.routes import Call, Route, mlflow
+from muniment_services.approvers import attributes_of, gives
 from muniment_services.authority import of_model
 from muniment_services.domain import promotion as domain
-from muniment_services.domain.artifact import path_of
-from muniment_services.domain.errors import Invalid
 from muniment_services.domain.promotion_evidence import FileDigests
+from muniment_services.domain.promotion_guard import origins_of_version
 from muniment_services.domain.registered_model import (
+    ModelVersion,
     RegisteredModel,
     aliases_of,
     latest_versions,
@@ -35,7 +40,8 @@ from muniment_services.domain.registered_model import (
     require_version,
 )
 from muniment_services.domain.registry_names import PRODUCTION, STAGING, version_number
-from muniment_services.domain.review import Comment, Request
+from muniment_services.domain.review import Comment, Request, Target
+from muniment_services.domain.version_files import folder_of
 from muniment_services.write import Outcome
 
 EVIDENCE_FILES_MAX = 1000
@@ -86,16 +92,44 @@ async def list_open(call: Call) -> bytes:
     await call.services.caught_up()
     model, version = require_version(call.world, params["name"], params["version"])
     found = [r for r in model.review.requests if r.version == version.version]
-    return wire.encode({"requests": [_request(call, model, request) for request in found]})
+    void = await _void(call, model, found)
+    shown = [_request(call, model, request, void[request.target]) for request in found]
+    return wire.encode({"requests": shown})
+
+
+async def _void(
+    call: Call, model: RegisteredModel, requests: Sequence[Request]
+) -> Mapping[Target, Sequence[VoidApproval]]:
+    """By the targets of requests for one version: the approvals that do not count as it is now."""
+    approved = [request for request in requests if request.approvals]
+    void: dict[Target, Sequence[VoidApproval]] = {request.target: () for request in requests}
+    if approved:
+        world, now_ms = call.services.fold.state, call.services.now_ms()
+        version = str(approved[0].version)
+        await call.services.fold.ensure_loaded(origins_of_version(world, model.name, version))
+        files = await _digests(call, model.versions[approved[0].version])
+        for request in approved:
+            case = domain.case_of(world, model, request, files, now_ms, gives)
+            void[request.target] = case.weighed()[1]
+    return void
 
 
 async def approve(call: Call) -> bytes:
     """POST transition-requests/approve: the last approval that it takes moves the version."""
     params = call.params(_APPROVE)
     archive_others = params.pop("archive_existing_versions", False)
-    files = await _digests(call, params["name"], params["version"])
-    command = domain.ApproveRequest(**params, archive_others=archive_others, files=files)
-    return await _decide(call, command)
+    services, (name, number) = call.services, (params["name"], params["version"])
+    await services.caught_up()
+    view = call.authority.view(services.fold.state)
+    _, version = require_version(view, name, number)
+    await services.fold.ensure_loaded(origins_of_version(view, name, number))
+    async with AsyncExitStack() as held:
+        folder = folder_of(view, version)
+        if folder is not None:  # What is approved is what is there until it is decided.
+            await held.enter_async_context(services.artifacts.unchanged(folder))
+        files = await _digests(call, version)
+        command = domain.ApproveRequest(**params, archive_others=archive_others, files=files)
+        return await _decide(call, command)
 
 
 async def reject(call: Call) -> bytes:
@@ -109,36 +143,25 @@ async def cancel(call: Call) -> bytes:
 
 
 async def _decide(call: Call, command: domain.ReviewCommand) -> bytes:
-    def render(outcome: Outcome) -> bytes:
-        event, model = outcome.event, outcome.after
-        assert event is not None
-        assert isinstance(model, RegisteredModel)
-        done = next(activities_by(event, model))
-        shown = wire.without_none(
-            id=event.envelope.event_id,
-            activity_type=done.kind,
-            user_id=event.envelope.actor.principal_id,
-            creation_timestamp=event.envelope.recorded_at_ms,
-            last_updated_timestamp=event.envelope.recorded_at_ms,
-            from_stage=done.from_target,
-            to_stage=done.to_target,
-            comment=done.comment,
-            system_comment=done.system_comment,
-        )
-        return wire.encode({"activity": shown})
-
-    return await call.services.writer.submit(call.caller, command, render)
+    return await call.services.writer.submit(call.caller, command, _decided)
 
 
-async def _digests(call: Call, name: str, version: str) -> FileDigests:
+def _decided(outcome: Outcome) -> bytes:
+    event, model = outcome.event, outcome.after
+    assert event is not None
+    assert isinstance(model, RegisteredModel)
+    done = next(activities_by(event, model))
+    at_ms = event.envelope.recorded_at_ms
+    who = event.envelope.actor.principal_id
+    return wire.encode({"activity": _activity(done, event.envelope.event_id, who, at_ms, at_ms)})
+
+
+async def _digests(call: Call, version: ModelVersion) -> FileDigests:
     """Digests of the version's files, as everything that was in the log at this call says."""
-    await call.services.caught_up()
-    _, found = require_version(call.authority.view(call.services.fold.state), name, version)
-    location = found.storage_location
-    try:
-        folder = path_of(location)
-    except Invalid:
-        return FileDigests(location=location)  # They are kept elsewhere.
+    location = version.storage_location
+    folder = folder_of(call.services.fold.state, version)
+    if folder is None:
+        return FileDigests(location=location)
     files = await call.services.read(
         lambda connection: artifacts_below(connection, folder, EVIDENCE_FILES_MAX)
     )
@@ -150,7 +173,11 @@ async def _digests(call: Call, name: str, version: str) -> FileDigests:
     )
 
 
-def _request(call: Call, model: RegisteredModel, request: Request) -> wire.Json:
+def _request(
+    call: Call, model: RegisteredModel, request: Request, void: Sequence[VoidApproval] = ()
+) -> wire.Json:
+    """A request. void: those of its approvals that do not count as it is now, where that is
+    looked up."""
     aliased = request.target.kind == ALIAS
     return wire.without_none(
         id=request.activity_id,
@@ -163,16 +190,12 @@ def _request(call: Call, model: RegisteredModel, request: Request) -> wire.Json:
         comment=request.comment,
         available_actions=_actions(call, model, request),
         approvals=[a.approver for a in request.approvals] or None,
+        void_approvals=[msgspec.to_builtins(one) for one in void] or None,
     )
 
 
 def _actions(call: Call, model: RegisteredModel, request: Request) -> list[str]:
-    target = request.target
-    if target.kind == ALIAS:
-        attributes = Attributes(alias=target.name)
-    else:
-        attributes = Attributes(stage=target.name)
-    may = call.authority.allows(of_model(model), P.MODEL_APPROVE, attributes)
+    may = call.authority.allows(of_model(model), P.MODEL_APPROVE, attributes_of(request.target))
     mine = request.requester == call.caller.actor.principal_id
     return [*(ACTIONS if may else ()), *((CANCEL,) if mine else ())]
 
@@ -183,7 +206,7 @@ async def activities(call: Call) -> bytes:
     await call.services.caught_up()
     model, version = require_version(call.world, params["name"], params["version"])
     found = await call.services.read(lambda c: of_version(c, model.model_id, version.version))
-    return wire.page("activities", map(_activity, found), None)
+    return wire.page("activities", map(_recorded, found), None)
 
 
 async def activities_of(call: Call) -> bytes:
@@ -200,17 +223,23 @@ async def activities_of(call: Call) -> bytes:
     if not told:
         require_version(call.world, name, str(number))
     return wire.encode(
-        {"activities": [{**_activity(one), "model_id": one.model_id} for one in told]}
+        {"activities": [{**_recorded(one), "model_id": one.model_id} for one in told]}
     )
 
 
-def _activity(activity: RecordedActivity) -> wire.Json:
+def _recorded(found: RecordedActivity) -> wire.Json:
+    return _activity(found, found.id, found.actor, found.at_ms, found.updated_at_ms)
+
+
+def _activity(
+    activity: Activity | RecordedActivity, own_id: str, who: str, at_ms: int, updated_at_ms: int
+) -> wire.Json:
     return wire.without_none(
-        id=activity.id,
+        id=own_id,
         activity_type=activity.kind,
-        user_id=activity.actor,
-        creation_timestamp=activity.at_ms,
-        last_updated_timestamp=activity.updated_at_ms,
+        user_id=who,
+        creation_timestamp=at_ms,
+        last_updated_timestamp=updated_at_ms,
         from_stage=activity.from_target,
         to_stage=activity.to_target,
         comment=activity.comment,

@@ -31,6 +31,7 @@ from muniment_services.artifacts.base import (
     StoreUnavailable,
 )
 from muniment_services.domain.artifact import owner_of
+from muniment_services.domain.errors import DomainError
 from muniment_services.log.base import LogError
 
 RecordUpload = Callable[[Stored, bool], Awaitable[None]]
@@ -67,10 +68,16 @@ class Artifacts:
         """Whether a file is being published or removed, so that its digest may be an old one."""
         return self._paths.overlap(path)
 
+    @asynccontextmanager
+    async def unchanged(self, path: str) -> AsyncIterator[None]:
+        """Have this server publish and remove nothing at, above or below a path meanwhile."""
+        async with self._paths.hold(path):
+            yield
+
     async def upload(self, path: str, chunks: AsyncIterator[bytes], record: RecordUpload) -> None:
         """Store a file and record it. What `chunks` or `record` raise is passed on.
 
-        When the log refuses the record, what was there before is there again. On one server,
+        When the record is refused, what was there before is there again. On one server,
         whoever is last to send its last byte to a path is also last in the log. Raises Overtaken
         when other servers go on changing the file; `record` may be called several times.
         """
@@ -88,7 +95,7 @@ class Artifacts:
             stored = await self.store.put(path, until_last())
             try:
                 await record(stored, kept is not None)
-            except LogError:
+            except (LogError, DomainError):
                 if await self.store.is_current(path, stored):
                     await self.store.restore(path, kept)
                 raise

@@ -11,7 +11,14 @@ from collections.abc import Iterator
 import msgspec
 
 from muniment_schemas import events as e
-from muniment_schemas.access_events import ACCESS_ID, ANYTHING, BUILT_IN_ROLES, Grant
+from muniment_schemas.access_events import (
+    ACCESS_ID,
+    ANYTHING,
+    BUILT_IN_ROLES,
+    GRANT_PREFIX,
+    OWNER,
+    Grant,
+)
 from muniment_services.domain.access_rules import check_role, checked_grant
 from muniment_services.domain.commands import AggregateKey, Command, Context, State, World
 from muniment_services.domain.errors import Invalid, NotFound, StillNeeded, Superseded, Void
@@ -23,6 +30,7 @@ from muniment_services.domain.limits import (
     check_length,
     shown,
 )
+from muniment_services.domain.review import Hand
 
 KIND = "access"
 ADMIN_ROLE = "admin"
@@ -36,11 +44,24 @@ class Role(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GrantRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A grant, who made it, and when: milliseconds since 1970 by the server's clock."""
+    """A grant, who made it, and when: milliseconds since 1970 by the server's clock.
+
+    through: those that acted for its maker. behind: whoever gave its maker the right to grant, the
+    last first. root: what the first of them granted by (`GrantMade.by`); None: not known. What
+    stands behind a grant stays when the grants in between are gone.
+    """
 
     grant: Grant
     granted_by: str
     granted_at_ms: int
+    through: tuple[str, ...] = ()
+    behind: tuple[Hand, ...] = ()
+    root: str | None = None
+
+    @property
+    def makers(self) -> tuple[Hand, ...]:
+        """All who had a say in it."""
+        return (Hand(self.granted_by, self.through), *self.behind)
 
 
 class AccessState(State, frozen=True, kw_only=True):
@@ -83,9 +104,13 @@ class RemoveRole(AccessCommand, frozen=True, kw_only=True):
 
 
 class MakeGrant(AccessCommand, frozen=True, kw_only=True):
-    """Give somebody a role. The grant's id is chosen when it is decided."""
+    """Give somebody a role. The grant's id is chosen when it is decided.
+
+    by: all that its maker may make it by; empty for the server itself.
+    """
 
     grant: Grant
+    by: tuple[str, ...] = ()
 
 
 class RevokeGrant(AccessCommand, frozen=True, kw_only=True):
@@ -177,6 +202,7 @@ def make_grant(world: World, command: MakeGrant, context: Context) -> e.GrantMad
     return e.GrantMade(
         envelope=_envelope(context, e.GrantMade, state),
         grant=msgspec.structs.replace(grant, grant_id=context.new_id(context.now_ms)),
+        by=min(command.by, key=lambda right: _root(state, right) == OWNER, default=None),
     )
 
 
@@ -250,11 +276,7 @@ def _changes(state: AccessState, event: e.Event) -> dict[str, object]:
         case e.RoleRemoved():
             return {"roles": {k: v for k, v in state.roles.items() if k != event.name}}
         case e.GrantMade():
-            record = GrantRecord(
-                grant=event.grant,
-                granted_by=event.envelope.actor.principal_id,
-                granted_at_ms=event.envelope.recorded_at_ms,
-            )
+            record = _record(state, event)
             return {"grants": {**state.grants, event.grant.grant_id: record}}
         case e.GrantRevoked():
             if event.grant_id not in state.grants:
@@ -263,6 +285,30 @@ def _changes(state: AccessState, event: e.Event) -> dict[str, object]:
         case e.OwnershipEnded():
             return {"ended": state.ended | {(event.resource_kind, event.resource_id)}}
     raise AssertionError(f"{type(event).__name__} is no event of access")
+
+
+def granted(state: AccessState, right: str | None) -> GrantRecord | None:
+    """The grant that a right names, if it names one that there is."""
+    if right is None or not right.startswith(GRANT_PREFIX):
+        return None
+    return state.grants.get(right.removeprefix(GRANT_PREFIX))
+
+
+def _root(state: AccessState, right: str | None) -> str | None:
+    found = granted(state, right)
+    return right if found is None else found.root
+
+
+def _record(state: AccessState, event: e.GrantMade) -> GrantRecord:
+    actor, above = event.envelope.actor, granted(state, event.by)
+    return GrantRecord(
+        grant=event.grant,
+        granted_by=actor.principal_id,
+        granted_at_ms=event.envelope.recorded_at_ms,
+        through=actor.delegation,
+        behind=() if above is None else tuple(dict.fromkeys(above.makers)),
+        root=_root(state, event.by),
+    )
 
 
 def _equal(state: AccessState, grant: Grant) -> GrantRecord | None:

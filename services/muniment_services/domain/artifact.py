@@ -1,7 +1,6 @@
 """Artifacts: files of runs, logged models and traces, kept below one root.
 
-Paths are relative, with `/` between their parts. The bytes are in the artifact store; what happened
-to them is in the log, each event with the run, model or trace that the file belongs to.
+Paths are relative, with `/` between their parts. What changes files: `artifact_changes`.
 """
 
 from __future__ import annotations
@@ -10,8 +9,7 @@ import re
 from pathlib import PurePosixPath, PureWindowsPath
 from urllib.parse import unquote, urlparse, urlsplit, urlunparse
 
-from muniment_schemas import events as e
-from muniment_services.domain.commands import AggregateKey, Command, Context, World
+from muniment_services.domain.commands import AggregateKey
 from muniment_services.domain.errors import Invalid
 
 SCHEME = "mlflow-artifacts"
@@ -25,53 +23,6 @@ OWNERS_MAX = 8
 """Ids in a path that are looked at: folders of one thing within those of another are rare."""
 
 _OWNER = re.compile(r"(?:m-|tr-)?[0-9a-f]{32}")
-
-
-class RecordUpload(Command, frozen=True, kw_only=True):
-    """Note that a file was stored. previous_sha256: of what it replaced, None if not known."""
-
-    path: str
-    size_bytes: int
-    sha256: bytes
-    previous_sha256: bytes | None = None
-
-    def needs(self) -> tuple[AggregateKey, ...]:
-        """What the file may belong to."""
-        return owners(self.path)
-
-
-class RecordDeletion(Command, frozen=True, kw_only=True):
-    """Note that one owner's files at or below a path are removed. files: how many there are."""
-
-    owner: str
-    path: str
-    files: int
-
-    def needs(self) -> tuple[AggregateKey, ...]:
-        """What the files may belong to."""
-        return owners(self.path)
-
-
-def record_upload(world: World, command: RecordUpload, context: Context) -> e.ArtifactUploaded:
-    """Always recorded, the same content again as well."""
-    return e.ArtifactUploaded(
-        envelope=context.envelope(e.ArtifactUploaded, command.path),
-        owner=owner_of(command.path),
-        path=command.path,
-        size_bytes=command.size_bytes,
-        sha256=command.sha256,
-        previous_sha256=command.previous_sha256,
-    )
-
-
-def record_deletion(world: World, command: RecordDeletion, context: Context) -> e.ArtifactDeleted:
-    """Always recorded."""
-    return e.ArtifactDeleted(
-        envelope=context.envelope(e.ArtifactDeleted, command.path),
-        owner=command.owner,
-        path=command.path,
-        files=command.files,
-    )
 
 
 def owner_of(path: str) -> str:

@@ -14,11 +14,18 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 import msgspec
 
+from muniment_schemas.access_events import LOCAL, Grant
 from muniment_schemas.envelope import Actor, Envelope, Event
 from muniment_schemas.ids import UUID7_RANDOM_BYTES, dashed, derived_uuid7_hex, uuid7_hex
 
 AggregateKey = tuple[str, str]
 """(kind, id) of one aggregate."""
+
+Gives = Callable[[Any, Grant, Any, Any, int], bool]
+"""Whether by a (world, grant, model, target, now_ms) somebody may approve."""
+
+GROUP_OF = "@"
+"""Between a group's name and the URL of its issuer."""
 
 S = TypeVar("S", bound="State")
 
@@ -73,6 +80,10 @@ class World(Protocol):
     def known_of_kind(self, kind: str) -> Iterable[State]:
         """The same, whoever asks and from wherever."""
 
+    def versions_of_files(self, owner: str) -> Iterable[tuple[str, int]]:
+        """Registered versions whose files are in a run's or logged model's folder, whoever asks:
+        the model's id and the version's number."""
+
     def next_experiment_id(self) -> str:
         """The smallest number above all experiment ids in use."""
 
@@ -81,14 +92,24 @@ def _unasked(condition: str, _: object) -> bool:
     raise AssertionError(f"nobody can say whether {condition!r} holds")
 
 
+def _as_the_server(_: object, __: object) -> tuple[str, ...]:
+    return (LOCAL,)
+
+
+def _no_grants(*_: object) -> bool:
+    raise AssertionError("nobody can say what a grant gives")
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """Who asks, when, and where new ids come from. Everything that is not state or command.
 
     now_ms: the server's clock. random: so many random bytes. derive_from: what ids are derived from
     when the caller sent an Idempotency-Key, else None. groups, claims: what is verified of the
-    actor, as far as decisions look at it. holds: whether a condition, in the language of run
-    searches, is true of a run. Raises Invalid for one that cannot be read.
+    actor, as far as decisions look at it. issuer: whose groups they are; bare_groups: whether it is
+    the only one, so that a group's name alone says which is meant. holds: whether a condition, in
+    the language of run searches, is true of a run. Raises Invalid for one that cannot be read.
+    rights: all that the actor may approve a (model, target) by.
     """
 
     now_ms: int
@@ -99,8 +120,18 @@ class Context:
     traceparent: str | None = None
     derive_from: bytes | None = None
     groups: frozenset[str] = frozenset()
+    issuer: str = ""
+    bare_groups: bool = True
     claims: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     holds: Callable[[str, Any], bool] = _unasked
+    rights: Callable[[Any, Any], tuple[str, ...]] = _as_the_server
+    gives: Gives = _no_grants
+
+    @property
+    def group_names(self) -> frozenset[str]:
+        """The actor's groups by all names that a policy may have for them."""
+        whole = {f"{group}{GROUP_OF}{self.issuer}" for group in self.groups}
+        return frozenset(whole | self.groups if self.bare_groups else whole)
 
     def new_id(self, at_ms: int) -> str:
         """A new id of 32 hex digits that sorts by `at_ms`; the same for the same derive_from."""

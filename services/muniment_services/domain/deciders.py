@@ -13,7 +13,7 @@ from muniment_schemas import events as e
 from muniment_schemas.envelope import Event
 from muniment_services.domain import (
     access,
-    artifact,
+    artifact_changes,
     assessment_data,
     credential,
     experiment,
@@ -93,8 +93,8 @@ DECIDERS: Mapping[type[Command], Decide] = MappingProxyType(
         run_data.DeleteRunTag: run_data.delete_tag,
         run_data.LogInputs: run_data.log_inputs,
         run_data.LogOutputs: run_data.log_outputs,
-        artifact.RecordUpload: artifact.record_upload,
-        artifact.RecordDeletion: artifact.record_deletion,
+        artifact_changes.RecordUpload: artifact_changes.record_upload,
+        artifact_changes.RecordDeletion: artifact_changes.record_deletion,
         logged_model.CreateLoggedModel: logged_model.create,
         logged_model.FinalizeLoggedModel: logged_model.finalize,
         logged_model.DeleteLoggedModel: logged_model.delete,

@@ -101,6 +101,11 @@ def check_length(path: str, value: str, chars_max: int) -> None:
         raise too_long(path, chars_max)
 
 
+def stated(text: str | None) -> str | None:
+    """A reason or comment as it was given; None for one that is missing or blank."""
+    return text if text and text.strip() else None
+
+
 def check_key(key: str, path: str) -> None:
     """Raise Invalid unless a metric, param or tag key is one that MLflow takes.
 

@@ -11,7 +11,7 @@ from muniment_services.domain import registry_source as sources
 from muniment_services.domain import run as runs
 from muniment_services.domain.commands import AggregateKey, Command, Context, World
 from muniment_services.domain.errors import NotAllowedNow
-from muniment_services.domain.limits import check_key
+from muniment_services.domain.limits import check_key, stated
 from muniment_services.domain.promotion_guard import (
     decided_under,
     origins_of_move,
@@ -166,16 +166,17 @@ def transition(world: World, command: TransitionStage, context: Context) -> e.St
         )
     model, version = require_version(world, command.name, command.version)
     target = Target(STAGE, stage)
-    require_unguarded(world, model, version, target, context, command.comment)
+    comment = stated(command.comment)
+    require_unguarded(world, model, version, target, context, comment)
     archived = others(model, version, stage) if command.archive_others else ()
-    require_archivable(world, model, archived, context, command.comment)
+    require_archivable(world, model, archived, context, comment)
     return e.StageTransitioned(
         envelope=envelope(context, e.StageTransitioned, model),
         version=version.version,
         from_stage=version.stage,
         to_stage=stage,
         archived=archived,
-        comment=command.comment or None,
+        comment=comment,
         decided_under=decided_under(world, model, target, bool(archived)),
     )
 

@@ -9,9 +9,13 @@ Source of the protocol: Databricks' workspace model registry, transition request
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from muniment_schemas import events as e
 from muniment_schemas.promotion_events import ALIAS, STAGE
-from muniment_services.domain.commands import AggregateKey, Command, Context, World
+from muniment_services.domain.access import state_of
+from muniment_services.domain.approvals import RIGHTS_MAX, Case
+from muniment_services.domain.commands import AggregateKey, Command, Context, Gives, World
 from muniment_services.domain.errors import (
     AlreadyExists,
     Invalid,
@@ -19,8 +23,8 @@ from muniment_services.domain.errors import (
     NotFound,
     ReviewRequired,
 )
-from muniment_services.domain.limits import check_length
-from muniment_services.domain.promotion_evidence import FileDigests, evidence_of
+from muniment_services.domain.limits import check_length, stated
+from muniment_services.domain.promotion_evidence import FileDigests, evidence_of, fingerprint
 from muniment_services.domain.promotion_guard import (
     decided_under,
     is_current,
@@ -189,13 +193,17 @@ def approve(world: World, command: ApproveRequest, context: Context) -> e.Transi
         )
     if command.files is not None and command.files.location != version.storage_location:
         raise Invalid("The version was replaced while it was approved. Look at it again.")
-    groups = _checked_approver(rule, version, found, context)
+    files = command.files or FileDigests(location=version.storage_location)
+    case = case_of(world, model, found, files, context.now_ms, context.gives)
+    standing, void = case.weighed()
+    rights = context.rights(model, target)[:RIGHTS_MAX]
+    groups = _checked_approver(case, standing, rights, context)
     _require_comment(rule, comment)
-    run = source_run(world, version)
-    if lacking := rule.unmet(version, proven(world, version, run), context.holds):
+    of_run = proven(world, version, case.run)
+    if lacking := rule.unmet(version, of_run, context.holds):
         raise ReviewRequired(refusal(model, target, rule, lacking))
-    standing = _standing(rule, version, found)
-    given = len(standing) + (not any(one.same_hand(hand_of(context.actor)) for one in standing))
+    me = hand_of(context.actor)
+    given = len(standing) + (not any(one.same_hand(me) for one in standing))
     needed = max(rule.approvals, 1)
     completes = given >= needed
     archived = others(model, version, target.name) if command.archive_others and completes else ()
@@ -214,8 +222,35 @@ def approve(world: World, command: ApproveRequest, context: Context) -> e.Transi
         from_stage=version.stage if target.kind == STAGE else None,
         previous_version=model.aliases.get(target.name) if target.kind == ALIAS else None,
         archived=archived,
-        evidence=evidence_of(command.files, rule, version, run, context),
+        evidence=evidence_of(files, rule, version, case.run, of_run is not None, context),
         decided_under=decided_under(world, model, target, bool(archived)),
+        rights=rights,
+        access_version=state_of(world).version,
+        not_counted=tuple(one for one in void if one.approver != context.actor.principal_id),
+    )
+
+
+def case_of(
+    world: World,
+    model: RegisteredModel,
+    request: Request,
+    files: FileDigests,
+    now_ms: int,
+    gives: Gives,
+) -> Case:
+    """A request as it stands now. files: the version's; its run must have been loaded."""
+    version = model.versions[request.version]
+    run = source_run(world, version)
+    return Case(
+        world=world,
+        model=model,
+        version=version,
+        request=request,
+        rule=in_force(world, model, request.target) or NO_RULE,
+        run=run,
+        evidence_sha256=fingerprint(files, version, run),
+        now_ms=now_ms,
+        gives=gives,
     )
 
 
@@ -303,33 +338,26 @@ def _no_request(model: RegisteredModel, version: ModelVersion, target: Target) -
 
 
 def _checked_approver(
-    rule: Rule, version: ModelVersion, found: Request, context: Context
+    case: Case, standing: Sequence[Hand], rights: Sequence[str], context: Context
 ) -> tuple[str, ...]:
     """The approver's groups that count. Raises ReviewRequired when its approval does not."""
-    me = hand_of(context.actor)
-    reason = rule.why_not(me, version.author, found.asked_by)
+    me, rule = hand_of(context.actor), case.rule
+    reason = case.why_not(me, rights)
     if reason is not None:
         raise ReviewRequired(f"This approval does not count: {reason}.")
-    groups = rule.asked_groups(context.groups)
+    groups = rule.asked_groups(context.group_names)
     if not rule.counts(groups):
         wanted = " and ".join(" or ".join(sorted(names)) for names in rule.group_sets)
         raise ReviewRequired(f"This approval does not count: it takes a member of {wanted}.")
-    standing = _standing(rule, version, found)
     # Again counts where the policy has changed since: if the first does not, or is enough by now.
     if any(one.same_hand(me) for one in standing) and len(standing) < rule.approvals:
         raise ReviewRequired("This approval does not count: this caller has approved already.")
     return groups
 
 
-def _standing(rule: Rule, version: ModelVersion, found: Request) -> tuple[Hand, ...]:
-    return rule.counted(found.approvals, version.author, found.asked_by)
-
-
 def _comment(text: str | None) -> str | None:
-    if not text:
-        return None
-    check_length("comment", text, COMMENT_CHARS_MAX)
-    return text
+    check_length("comment", text or "", COMMENT_CHARS_MAX)
+    return stated(text)
 
 
 def _require_comment(rule: Rule, comment: str | None) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
@@ -34,10 +36,15 @@ class FileDigests(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def evidence_of(
-    files: FileDigests | None, rule: Rule, version: ModelVersion, run: Run | None, context: Context
+    files: FileDigests,
+    rule: Rule,
+    version: ModelVersion,
+    run: Run | None,
+    proven: bool,
+    context: Context,
 ) -> e.Evidence:
-    """The evidence of an approval. run: the version's source run, if there is one."""
-    kept = files if files is not None else FileDigests(location=version.storage_location)
+    """The evidence of an approval. run: the one that the version names, if there is one; proven:
+    whether the version's files are that run's."""
     metrics = {} if run is None else run.metrics
     datasets = () if run is None else run.datasets
     return e.Evidence(
@@ -46,15 +53,38 @@ def evidence_of(
         run_id=version.run_id or None,
         metrics=_chosen(metrics, rule.conditions),
         datasets={d.name: d.digest for d in datasets},
-        artifacts=dict(kept.by_path),
-        artifacts_total=kept.total,
-        source_commit=None if run is None else run.tags.get(COMMIT_TAG),
+        artifacts=dict(files.by_path),
+        artifacts_total=files.total,
+        source_commit=_commit(run),
         tags=version.tags,
         claims=dict(context.claims),
         metrics_total=len(metrics),
         dataset_digests=tuple(e.DatasetDigest(name=d.name, digest=d.digest) for d in datasets),
-        artifacts_sha256=kept.sha256,
+        artifacts_sha256=files.sha256,
+        proven=proven,
+        sha256=fingerprint(files, version, run),
     )
+
+
+def fingerprint(files: FileDigests, version: ModelVersion, run: Run | None) -> bytes:
+    """SHA-256 over all that an approval must rest on to count; its form: `Evidence.sha256`."""
+    metrics = {} if run is None else run.metrics
+    datasets = () if run is None else run.datasets
+    form = {
+        "run_id": version.run_id or None,
+        "location": version.storage_location,
+        "files": None if files.sha256 is None else files.sha256.hex(),
+        "files_total": files.total,
+        "source_commit": _commit(run),
+        "metrics": {key: metric.value.hex() for key, metric in metrics.items()},
+        "datasets": sorted((d.name, d.digest) for d in datasets),
+    }
+    text = json.dumps(form, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).digest()
+
+
+def _commit(run: Run | None) -> str | None:
+    return None if run is None else run.tags.get(COMMIT_TAG)
 
 
 def _chosen(metrics: Mapping[str, Metric], conditions: Sequence[str]) -> dict[str, float]:

@@ -3,9 +3,10 @@ when it is folded.
 
 A move is an event of its model, a policy has a history of its own, so `expected_version` does not
 see a policy that comes between the two. Events of moves therefore name the policies that they were
-decided under (`decided_under`); if others are in force where the event stands in the log, it is
-void, on every replica alike, and its command is decided anew. What another topic says (the source
-run's metrics) is checked when the move is decided only.
+decided under (`decided_under`), approvals also the state of access (`access_version`); if it is
+another where the event stands in the log, it is void, on every replica alike, and its command is
+decided anew. What another topic says (the source run's metrics) is checked when the move is decided
+only.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 from muniment_schemas import events as e
 from muniment_schemas.promotion_events import ALIAS, STAGE
+from muniment_services.domain.access import state_of
 from muniment_services.domain.commands import AggregateKey, Context, State, World
 from muniment_services.domain.errors import Invalid, ReviewRequired, Void
 from muniment_services.domain.logged_model import KIND as LOGGED_MODEL
@@ -76,7 +78,8 @@ def proven(world: World, version: ModelVersion, run: Run | None) -> Run | None:
     made: Any = None
     if version.logged_model_id:
         made = world.known(LOGGED_MODEL, version.logged_model_id)
-    if made is None or made.source_run_id != run.run_id:
+    # Whoever may read a run may make a logged model elsewhere that names it.
+    if made is None or (made.source_run_id, made.experiment_id) != (run.run_id, run.experiment_id):
         return None
     return run if is_within(place, made.artifact_uri) else None
 
@@ -107,13 +110,16 @@ def require_unguarded(
     context: Context,
     comment: str | None = None,
 ) -> None:
-    """Raise ReviewRequired when a policy asks for more than a plain call gives."""
+    """Raise ReviewRequired when a policy asks for more than a plain call gives.
+
+    comment: None where no reason is given.
+    """
     rule = in_force(world, model, target)
     if rule is None or is_current(model, version, target):
         return
     run = proven(world, version, source_run(world, version))
     lacking = rule.unmet(version, run, context.holds)
-    if rule.required_comment and not comment:
+    if rule.required_comment and comment is None:
         lacking.insert(0, "a comment")
     if rule.approvals > 0:
         approvals = "1 approval" if rule.approvals == 1 else f"{rule.approvals} approvals"
@@ -169,6 +175,9 @@ def check_policies(world: World, before: State | None, event: Moved) -> None:
             target, archives = Target(event.target_kind, event.target), bool(event.archived)
     if event.decided_under != decided_under(world, before, target, archives):
         raise Void("the promotion policies have changed")
+    seen = event.access_version if isinstance(event, e.TransitionApproved) else None
+    if seen not in (None, state_of(world).version):
+        raise Void("access has changed")
 
 
 def check_name(world: World, before: State | None, event: e.RegisteredModelRenamed) -> None:

@@ -18,10 +18,10 @@ from muniment_schemas.patterns import matches
 from muniment_schemas.promotion_events import STAGE
 from muniment_services.domain.commands import AggregateKey, Command, Context, State, World
 from muniment_services.domain.errors import Invalid, NotFound
-from muniment_services.domain.limits import check_length, shown
+from muniment_services.domain.limits import check_length, shown, stated
 from muniment_services.domain.registered_model import ModelVersion, RegisteredModel
 from muniment_services.domain.registry_names import check_new_alias, stage_of
-from muniment_services.domain.review import Approval, Hand, Target
+from muniment_services.domain.review import Hand, Target
 from muniment_services.domain.run import Run
 
 KIND = "promotion_policy"
@@ -126,7 +126,7 @@ def remove_policy(
         envelope=context.envelope(
             e.PromotionPolicyRemoved, command.policy, expected_version=before.version
         ),
-        reason=command.reason or None,
+        reason=stated(command.reason),
     )
 
 
@@ -170,6 +170,10 @@ def _checked(command: SetPromotionPolicy) -> tuple[str, ...]:
     lists = (command.stages, command.aliases, command.approver_groups, command.required_tags)
     if any(len(listed) > LISTED_MAX for listed in lists):
         raise Invalid(f"A policy lists at most {LISTED_MAX} stages, aliases, groups or tags.")
+    for tag in command.required_tags:
+        key, equals, value = tag.partition("=")
+        if not key.strip() or (equals and not value.strip()):
+            raise Invalid(f"A required tag is KEY or KEY=VALUE, neither blank; not {shown(tag)}.")
     for alias in command.aliases:
         check_new_alias(alias)
     return tuple(stage_of(stage) for stage in command.stages)
@@ -215,21 +219,6 @@ class Rule:
     def counts(self, groups: Sequence[str]) -> bool:
         """Whether an approval by a member of these groups counts."""
         return all(wanted & set(groups) for wanted in self.group_sets)
-
-    def counted(
-        self, approvals: Sequence[Approval], author: Hand, requester: Hand
-    ) -> tuple[Hand, ...]:
-        """Whose approvals count, of those given so far: each hand once."""
-        found: list[Hand] = []
-        for approval in approvals:
-            hand = approval.given_by
-            if (
-                self.counts(approval.groups)
-                and self.why_not(hand, author, requester) is None
-                and not any(hand.same_hand(other) for other in found)
-            ):
-                found.append(hand)
-        return tuple(found)
 
     def why_not(self, approver: Hand, author: Hand, requester: Hand) -> str | None:
         """Why a principal may not approve, itself or through another; None: it may."""
@@ -332,7 +321,8 @@ def _approvals(policy: PromotionPolicy) -> str:
 
 def _has_tag(version: ModelVersion, wanted: str) -> bool:
     key, equals, value = wanted.partition("=")
-    return key in version.tags and (not equals or version.tags[key] == value)
+    given = version.tags.get(key, "")
+    return given == value if equals else bool(given.strip())
 
 
 def builtins(policy: PromotionPolicy) -> dict[str, object]:

@@ -65,12 +65,18 @@ def hand_of(actor: Actor) -> Hand:
 
 
 class Approval(msgspec.Struct, frozen=True, kw_only=True):
-    """One approval. groups: the approver's that policies asked for when it was given."""
+    """One approval. groups: the approver's that policies asked for when it was given.
+
+    rights: what the approver might approve by. evidence_sha256: of what it rests on; None in
+    approvals of a release that did not say.
+    """
 
     approver: str
     groups: tuple[str, ...]
     at_ms: int
     delegation: tuple[str, ...] = ()
+    rights: tuple[str, ...] = ()
+    evidence_sha256: bytes | None = None
 
     @property
     def given_by(self) -> Hand:
@@ -201,6 +207,8 @@ def _approved(review: Review, event: e.TransitionApproved) -> Review:
         groups=event.groups,
         at_ms=event.envelope.recorded_at_ms,
         delegation=event.envelope.actor.delegation,
+        rights=event.rights,
+        evidence_sha256=event.evidence.sha256,
     )
     others = tuple(a for a in request.approvals if a.approver != given.approver)
     more = msgspec.structs.replace(request, approvals=(*others, given))

@@ -23,7 +23,10 @@ RUNNING = "RUNNING"
 
 
 class Run(State, frozen=True, kw_only=True):
-    """A run with its params, tags and latest metric values; `lifecycle` is its own stage only."""
+    """A run with its params, tags and latest metric values; `lifecycle` is its own stage only.
+
+    created_by: the principal that created it. user_id: what the client says of that.
+    """
 
     run_id: str
     experiment_id: str
@@ -41,6 +44,7 @@ class Run(State, frozen=True, kw_only=True):
     datasets: tuple[e.DatasetInput, ...] = ()
     model_inputs: tuple[str, ...] = ()
     model_outputs: tuple[e.ModelOutput, ...] = ()
+    created_by: str = ""
 
 
 def require(world: World, run_id: str) -> Run:
@@ -116,6 +120,7 @@ def _created(state: Run | None, event: e.RunCreated) -> Run:
         params={},
         tags=event.tags,
         metrics={},
+        created_by=event.envelope.actor.principal_id,
     )
 
 

@@ -18,7 +18,7 @@ from muniment_schemas.envelope import Actor
 from muniment_services import bootstrap
 from muniment_services.cli.main import main
 from muniment_services.config import Settings
-from muniment_services.domain.artifact import RecordUpload
+from muniment_services.domain.artifact_changes import RecordUpload
 from muniment_services.domain.experiment import CreateExperiment
 from muniment_services.domain.run_data import LogBatch
 from muniment_services.domain.run_life import CreateRun, UpdateRun

@@ -12,14 +12,13 @@ from hypothesis import strategies as st
 from harness.world import TestWorld
 from muniment_schemas.events import ArtifactDeleted, ArtifactUploaded
 from muniment_services.domain.artifact import (
-    RecordDeletion,
-    RecordUpload,
     below,
     checked_path,
     file_path,
     owner_of,
     path_of,
 )
+from muniment_services.domain.artifact_changes import RecordDeletion, RecordUpload
 from muniment_services.domain.errors import Invalid
 
 RUN = "0123456789abcdef0123456789abcdef"

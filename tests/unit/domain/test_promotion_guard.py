@@ -91,7 +91,7 @@ def test_a_move_is_void_when_the_policy_that_let_it_pass_is_gone_or_was_made_ane
     desk: Desk,
 ) -> None:
     desk.policy(approvals=0, required_tags=("ok",))
-    desk.do("ana", SetModelVersionTag(name="m", version="1", key="ok", value=""))
+    desk.do("ana", SetModelVersionTag(name="m", version="1", key="ok", value="yes"))
     first, second, third = (decided(desk, MOVE) for _ in range(3))
     desk.policy(approvals=0, required_tags=("ok",))
     desk.do("root", RemovePromotionPolicy(policy="p"))

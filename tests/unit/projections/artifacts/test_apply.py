@@ -16,7 +16,7 @@ from muniment_projections.artifacts.reader import (
 )
 from muniment_projections.base import Folded
 from muniment_schemas.envelope import Event
-from muniment_services.domain.artifact import RecordDeletion, RecordUpload
+from muniment_services.domain.artifact_changes import RecordDeletion, RecordUpload
 
 ONE = "1" * 32
 TWO = "2" * 32

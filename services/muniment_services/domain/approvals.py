@@ -1,0 +1,135 @@
+"""What an approval is worth: who gave it, by what right, and on what evidence.
+
+Every approval of an open request is looked at anew whenever another one is decided. It counts while
+it is of what the version rests on now, by a principal that may still approve. Under a policy the
+right to approve must besides come from the server's administration: neither whoever asks, nor the
+author of the version or of its run, nor whoever made the model has a say in who approves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from muniment_schemas import events as e
+from muniment_schemas.access_events import GRANT_PREFIX, OWNER
+from muniment_services.domain.access import GrantRecord, granted, state_of
+from muniment_services.domain.commands import Gives, World
+from muniment_services.domain.promotion_policy import Rule
+from muniment_services.domain.registered_model import ModelVersion, RegisteredModel
+from muniment_services.domain.review import Approval, Hand, Request
+from muniment_services.domain.run import Run
+
+RIGHTS_MAX = 100
+"""Rights that an approval is remembered by."""
+
+NO_RIGHT = "nothing that its giver could approve by is in force any more"
+EVIDENCE_CHANGED = "what the version rests on (metrics, files, datasets, commit) has changed since"
+OTHER_GROUPS = "its giver is in none of the groups that are asked for"
+SAME_HAND = "another approval is by the same hand"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """An open request, and all that its approvals are held against.
+
+    run: the version's source run. evidence_sha256: of what the version rests on now.
+    """
+
+    world: World
+    model: RegisteredModel
+    version: ModelVersion
+    request: Request
+    rule: Rule
+    run: Run | None
+    evidence_sha256: bytes
+    now_ms: int
+    gives: Gives
+
+    def weighed(self) -> tuple[tuple[Hand, ...], tuple[e.VoidApproval, ...]]:
+        """Whose approvals count, each hand once; and those that do not, with the reason."""
+        counted: list[Hand] = []
+        void: list[e.VoidApproval] = []
+        for approval in self.request.approvals:
+            reason = self._why_void(approval)
+            if reason is None and any(approval.given_by.same_hand(hand) for hand in counted):
+                reason = SAME_HAND
+            if reason is None:
+                counted.append(approval.given_by)
+            else:
+                void.append(e.VoidApproval(approver=approval.approver, reason=reason))
+        return tuple(counted), tuple(void)
+
+    def why_not(self, approver: Hand, rights: Sequence[str]) -> str | None:
+        """Why a principal may not approve by these rights; None: it may."""
+        reason = self.rule.why_not(approver, self.version.author, self.request.asked_by)
+        if reason is not None:
+            return reason
+        held = [right for right in rights if self._is_in_force(right, approver)]
+        if not held:
+            return NO_RIGHT
+        if not self.rule.names:
+            return None
+        concerned = tuple(self._concerned())
+        barred = [barrier(self.world, self.model, right, concerned) for right in held]
+        return barred[0] if all(barred) else None
+
+    def _why_void(self, approval: Approval) -> str | None:
+        if not self.rule.counts(approval.groups):
+            return OTHER_GROUPS
+        if approval.evidence_sha256 != self.evidence_sha256:
+            return EVIDENCE_CHANGED
+        return self.why_not(approval.given_by, approval.rights)
+
+    def _is_in_force(self, right: str, approver: Hand) -> bool:
+        state = state_of(self.world)
+        if right == OWNER:
+            made_it = self.model.created_by == approver.principal_id
+            return made_it and ("model", self.model.model_id) not in state.ended
+        if not right.startswith(GRANT_PREFIX):
+            return True  # The configuration gives it, and nothing in the log takes it back.
+        record = granted(state, right)
+        target = self.request.target
+        return record is not None and self.gives(
+            self.world, record.grant, self.model, target, self.now_ms
+        )
+
+    def _concerned(self) -> Iterator[tuple[str, Hand]]:
+        yield "whoever asks for the promotion", self.request.asked_by
+        yield "the author of the version", self.version.author
+        if self.run is not None and self.run.created_by:
+            yield "the author of its run", Hand(self.run.created_by)
+
+
+def barrier(
+    world: World, model: RegisteredModel, right: str, concerned: Sequence[tuple[str, Hand]]
+) -> str | None:
+    """Why a right to approve does not count under a policy; None: it does.
+
+    concerned: those who have no say in who approves, each with words for what it is.
+    """
+    if right == OWNER:
+        return "having made the model gives no say in its promotion; an administrator has to"
+    record = granted(state_of(world), right)
+    if record is None:
+        return None
+    if _is_of_owner(record, model):
+        return _by_whom(record, "whoever made the model")
+    for words, hand in concerned:
+        if any(maker.same_hand(hand) for maker in record.makers):
+            return _by_whom(record, words)
+    return None
+
+
+def _is_of_owner(record: GrantRecord, model: RegisteredModel) -> bool:
+    # Earlier releases did not take down what a grant was made by.
+    return record.root == OWNER or (
+        record.root is None and any(m.principal_id == model.created_by for m in record.makers)
+    )
+
+
+def _by_whom(record: GrantRecord, words: str) -> str:
+    return (
+        f"the right to approve comes from the grant {record.grant.grant_id} only, which {words} "
+        "has made or given the right to make; an administrator has to grant it"
+    )

@@ -1,0 +1,61 @@
+"""Changes of artifacts: a file is stored, or files are removed.
+
+The bytes are in the artifact store; what happened to them is in the log, each event with the run,
+model or trace that the file belongs to.
+"""
+
+from __future__ import annotations
+
+from muniment_schemas import events as e
+from muniment_services.domain.artifact import owner_of, owners
+from muniment_services.domain.commands import AggregateKey, Command, Context, World
+from muniment_services.domain.version_files import require_unsealed
+
+
+class RecordUpload(Command, frozen=True, kw_only=True):
+    """Note that a file was stored. previous_sha256: of what it replaced, None if not known."""
+
+    path: str
+    size_bytes: int
+    sha256: bytes
+    previous_sha256: bytes | None = None
+
+    def needs(self) -> tuple[AggregateKey, ...]:
+        """What the file may belong to."""
+        return owners(self.path)
+
+
+class RecordDeletion(Command, frozen=True, kw_only=True):
+    """Note that one owner's files at or below a path are removed. files: how many there are."""
+
+    owner: str
+    path: str
+    files: int
+
+    def needs(self) -> tuple[AggregateKey, ...]:
+        """What the files may belong to."""
+        return (*owners(self.owner), *owners(self.path))
+
+
+def record_upload(world: World, command: RecordUpload, context: Context) -> e.ArtifactUploaded:
+    """The same content again is recorded as well. Raises ReviewRequired for what stays as it is."""
+    require_unsealed(world, (owner for _, owner in owners(command.path)), command.path)
+    return e.ArtifactUploaded(
+        envelope=context.envelope(e.ArtifactUploaded, command.path),
+        owner=owner_of(command.path),
+        path=command.path,
+        size_bytes=command.size_bytes,
+        sha256=command.sha256,
+        previous_sha256=command.previous_sha256,
+    )
+
+
+def record_deletion(world: World, command: RecordDeletion, context: Context) -> e.ArtifactDeleted:
+    """Raises ReviewRequired for what stays as it is."""
+    require_unsealed(world, (owner for _, owner in command.needs()), command.path)
+    return e.ArtifactDeleted(
+        envelope=context.envelope(e.ArtifactDeleted, command.path),
+        owner=command.owner,
+        path=command.path,
+        files=command.files,
+    )

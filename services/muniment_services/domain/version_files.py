@@ -1,0 +1,93 @@
+"""Where the files of a registered version are, as far as this server keeps them, and when they stay
+as they are.
+
+A version that stands in a stage or has an alias that a promotion policy guards got there by what
+its files were. Nobody changes them while it does: neither replaces, nor adds, nor removes any. It
+is checked when a change is decided, by what the catalog says then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from urllib.parse import urlsplit
+
+from muniment_schemas.promotion_events import ALIAS, STAGE
+from muniment_services.domain.artifact import below, checked_path, owners, path_of
+from muniment_services.domain.commands import World
+from muniment_services.domain.errors import Invalid, ReviewRequired
+from muniment_services.domain.promotion_policy import all_in_force
+from muniment_services.domain.registered_model import KIND as MODEL
+from muniment_services.domain.registered_model import ModelVersion, RegisteredModel, aliases_of
+from muniment_services.domain.review import Target
+from muniment_services.domain.run import KIND as RUN
+from muniment_services.domain.run import Run
+
+
+def folder_of(world: World, version: ModelVersion) -> str | None:
+    """The path of a version's files below the artifact root; None: they are kept elsewhere.
+
+    The run that a `runs:/` location names must have been loaded.
+    """
+    try:
+        of_run = _of_run(version)
+        if of_run is None:
+            return path_of(version.storage_location)
+        run = world.known(RUN, of_run[0])
+        return below(path_of(run.artifact_uri), of_run[1]) if isinstance(run, Run) else None
+    except Invalid:
+        return None
+
+
+def owners_of_files(version: ModelVersion) -> Iterator[str]:
+    """Ids of the runs and logged models in whose folders a version's files are."""
+    try:
+        of_run = _of_run(version)
+        if of_run is not None:
+            yield of_run[0]
+        else:
+            yield from (owner for _, owner in owners(path_of(version.storage_location)))
+    except Invalid:
+        return
+
+
+def require_unsealed(world: World, owned_by: Iterable[str], path: str) -> None:
+    """Raise ReviewRequired when the files at or below a path are, or hold, those of a version that
+    stays as it is. owned_by: ids of what they belong to, which must have been loaded."""
+    for owner in owned_by:
+        for model_id, number in world.versions_of_files(owner):
+            model = world.known(MODEL, model_id)
+            assert isinstance(model, RegisteredModel)
+            version = model.versions[number]
+            folder = folder_of(world, version)
+            if folder is None or not _overlap(folder, path):
+                continue
+            for target in _reached(model, version):
+                if policies := all_in_force(world, model, target):
+                    # Who may not know of the model is not told which it is.
+                    shown = world.get(MODEL, model_id)
+                    whose = "a model" if shown is None else f"version {number} of {model.name}"
+                    raise ReviewRequired(
+                        f"These files are those of {whose}, which is {target.shown} by the policy "
+                        f"{', '.join(policy.policy for policy in policies)}; they stay as they are "
+                        "while it is. Log other files to another run or folder and register them "
+                        f"as a new version, or take this one out of {target.shown} first."
+                    )
+
+
+def _of_run(version: ModelVersion) -> tuple[str, str] | None:
+    """The run and the path below its artifacts that a `runs:/` location names."""
+    split = urlsplit(version.storage_location)
+    if split.scheme != "runs":
+        return None
+    run_id, _, path = split.path.lstrip("/").partition("/")
+    return run_id, checked_path(path)
+
+
+def _reached(model: RegisteredModel, version: ModelVersion) -> Iterator[Target]:
+    yield Target(STAGE, version.stage)
+    for alias in aliases_of(model, version.version):
+        yield Target(ALIAS, alias)
+
+
+def _overlap(folder: str, path: str) -> bool:
+    return f"{folder}/".startswith(f"{path}/") or f"{path}/".startswith(f"{folder}/")
