@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from harness.tokens import AUDIENCE, Provider
+from harness.tokens import AUDIENCE, Provider, reached
 from muniment_auth.authenticate import Authenticator
 from muniment_auth.principal import principal_id
 from muniment_services import bootstrap
@@ -78,10 +78,11 @@ class Served:
 
 
 @contextmanager
-def served(data_dir: Path, **settings: Any) -> Iterator[Served]:
-    """A running server with one issuer, in whose group ADMINS the admins are."""
+def served(data_dir: Path, *beside: Provider, **settings: Any) -> Iterator[Served]:
+    """A running server with an issuer, in whose group ADMINS the admins are, and others beside."""
     provider = Provider("keycloak")
-    authenticator = Authenticator([provider.issuer()], provider.transport())
+    providers = (provider, *beside)
+    authenticator = Authenticator([one.issuer() for one in providers], reached(*providers))
     chosen = Settings(
         data_dir=data_dir,
         issuer=provider.url,

@@ -6,11 +6,12 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from muniment_schemas.access_events import LOCAL
 from muniment_schemas.codec import Codec
 from muniment_schemas.envelope import Actor, Event
 from muniment_schemas.ids import Offset
 from muniment_schemas.subjects import Schemas
-from muniment_services import conditions
+from muniment_services import approvers, conditions
 from muniment_services.domain.commands import Command, Context, State
 from muniment_services.domain.deciders import DECIDERS
 from muniment_services.log.base import Record, TopicPartition, partition_of, topics
@@ -32,6 +33,8 @@ class TestWorld:
     now_ms: int = 1_700_000_000_000
     chance: random.Random = field(default_factory=lambda: random.Random(1))
     codec: Codec = field(default_factory=lambda: Codec(Schemas.load()))
+    rights: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """What people may approve by, where it is not as the local user."""
 
     def context(self, who: str = ACTOR.principal_id, groups: Iterable[str] = ()) -> Context:
         """A context at the next millisecond, of whoever asks."""
@@ -44,6 +47,8 @@ class TestWorld:
             workspace="default",
             groups=frozenset(groups),
             holds=conditions.holds,
+            rights=lambda model, target: self.rights.get(who, (LOCAL,)),
+            gives=approvers.gives,
         )
 
     def decide(self, command: Command, who: str = ACTOR.principal_id, *groups: str) -> Event | None:

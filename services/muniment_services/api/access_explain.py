@@ -6,7 +6,7 @@ group, who may read access on the thing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -19,6 +19,7 @@ from muniment_auth.policy import Access, covered
 from muniment_auth.principal import Principal, local_principal
 from muniment_auth.resources import Attributes, Resource
 from muniment_auth.subjects import holds
+from muniment_schemas.access_events import GRANT_PREFIX, OWNER
 from muniment_schemas.ids import PrincipalId
 from muniment_schemas.promotion_events import ALIAS, STAGE
 from muniment_services.api import wire
@@ -26,10 +27,13 @@ from muniment_services.api.access_targets import find, roles_of, split_resource,
 from muniment_services.api.errors import ApiError
 from muniment_services.api.requests import Field, Fields, from_query
 from muniment_services.api.routes import Call, Route
-from muniment_services.domain.access import state_of
+from muniment_services.domain.access import granted, state_of
+from muniment_services.domain.approvals import barrier
 from muniment_services.domain.errors import Invalid
 from muniment_services.domain.limits import shown
 from muniment_services.domain.promotion_policy import PromotionPolicy, all_concerning, asked_by
+from muniment_services.domain.registered_model import KIND as MODEL
+from muniment_services.domain.registered_model import RegisteredModel
 from muniment_services.domain.registry_names import stage_of
 from muniment_services.domain.review import Target
 from muniment_services.state import CurrentState
@@ -96,7 +100,34 @@ async def explain_access(call: Call) -> bytes:
     ]
     told = access.any(resource, now_ms)
     policies = _policies(world, permission, resource, targets) if told else []
-    return wire.encode(_json(permission, params["resource"], found, shown_verdicts, policies))
+    answer = _json(permission, params["resource"], found, shown_verdicts, policies)
+    if permission is P.MODEL_APPROVE and policies:
+        rights = [f"{GRANT_PREFIX}{v.grant.grant_id}" for v in shown_verdicts if v.matched]
+        if resource.owner == who.id:
+            rights.append(OWNER)
+        answer["notes"] = (*found.notes, *_under_policies(world, resource, rights))
+    return wire.encode(answer)
+
+
+def _under_policies(
+    state: CurrentState, resource: Resource, rights: Sequence[str]
+) -> Iterator[str]:
+    """What becomes of rights to approve where a promotion policy is in force."""
+    model = state.get(MODEL, resource.id)
+    if not isinstance(model, RegisteredModel):
+        return
+    for right in rights:
+        reason = barrier(state, model, right, ())
+        record = granted(state_of(state), right)
+        if reason is not None:
+            yield f"under a policy this does not count: {reason}"
+        elif record is not None:
+            makers = " and ".join(dict.fromkeys(maker.principal_id for maker in record.makers))
+            yield (
+                f"under a policy the grant {record.grant.grant_id} does not count for what "
+                f"{makers}, who made it or gave the right to, asks for, or for versions of theirs "
+                "or of their runs"
+            )
 
 
 def _policies(

@@ -6,14 +6,18 @@ change them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
+from muniment_auth.issuers import Issuer
 from muniment_auth.permissions import Permission as P
 from muniment_services import conditions
 from muniment_services.api import wire
 from muniment_services.api.requests import Field, Fields, from_query, struct_from_body
 from muniment_services.api.routes import Call, Route
-from muniment_services.domain.errors import NotFound
+from muniment_services.domain.commands import GROUP_OF
+from muniment_services.domain.errors import Invalid, NotFound
 from muniment_services.domain.limits import shown
 from muniment_services.domain.promotion_policy import (
     KIND,
@@ -71,6 +75,7 @@ async def set_policy(call: Call) -> bytes:
     body = struct_from_body(call.body, call.content_type, PolicyBody)
     if body.condition:
         conditions.check(body.condition)
+    _check_groups(body.approver_groups, call.callers.issuers())
     fields = {name: getattr(body, name) for name in body.__struct_fields__}
     workspace = body.workspace or call.caller.workspace
     command = SetPromotionPolicy(
@@ -83,6 +88,21 @@ async def set_policy(call: Call) -> bytes:
         return wire.encode({"policy": builtins(found)})
 
     return await call.services.writer.submit(call.caller, command, render)
+
+
+def _check_groups(groups: Sequence[str], issuers: Sequence[Issuer]) -> None:
+    """Raise Invalid where it is not said, or not known, whose group one is."""
+    urls = [url for issuer in issuers for url in issuer.urls]
+    for group in groups:
+        if any(group.endswith(f"{GROUP_OF}{url}") for url in urls):
+            continue
+        if len(issuers) > 1:
+            raise Invalid(
+                f"'approver_groups' has {shown(group)}, and several issuers may have a group of "
+                f"that name: say NAME{GROUP_OF}ISSUER, where ISSUER is {' or '.join(urls)}."
+            )
+        if f"{GROUP_OF}http" in group:
+            raise Invalid(f"'approver_groups' has {shown(group)}, of an issuer unknown here.")
 
 
 async def remove_policy(call: Call) -> bytes:

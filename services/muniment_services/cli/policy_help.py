@@ -29,7 +29,8 @@ for, whatever the policy said before.
   --stage, --alias      what is guarded; at least one of them
   --approvals 2         by two people; 0: plain calls may move the version,
                         if all the rest is met
-  --approver-group risk only approvals by members of one of the groups count
+  --approver-group risk only approvals by members of one of the groups count;
+                        risk@ISSUER where several issuers are configured
   --tag checked=yes     the version must have that tag; --tag checked: of any
                         value
   --condition TEXT      must be true of the version's source run, in the

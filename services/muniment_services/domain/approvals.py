@@ -131,5 +131,5 @@ def _is_of_owner(record: GrantRecord, model: RegisteredModel) -> bool:
 def _by_whom(record: GrantRecord, words: str) -> str:
     return (
         f"the right to approve comes from the grant {record.grant.grant_id} only, which {words} "
-        "has made or given the right to make; an administrator has to grant it"
+        "has made or given the right to make; an administrator has to revoke it and grant it anew"
     )

@@ -15,7 +15,14 @@ from muniment_schemas import events as e
 from muniment_schemas.promotion_events import ALIAS, STAGE
 from muniment_services.domain.access import state_of
 from muniment_services.domain.approvals import RIGHTS_MAX, Case
-from muniment_services.domain.commands import AggregateKey, Command, Context, Gives, World
+from muniment_services.domain.commands import (
+    GROUP_OF,
+    AggregateKey,
+    Command,
+    Context,
+    Gives,
+    World,
+)
 from muniment_services.domain.errors import (
     AlreadyExists,
     Invalid,
@@ -348,7 +355,8 @@ def _checked_approver(
     groups = rule.asked_groups(context.group_names)
     if not rule.counts(groups):
         wanted = " and ".join(" or ".join(sorted(names)) for names in rule.group_sets)
-        raise ReviewRequired(f"This approval does not count: it takes a member of {wanted}.")
+        whose = "" if context.bare_groups else f", groups being named NAME{GROUP_OF}ISSUER"
+        raise ReviewRequired(f"This approval does not count: it takes a member of {wanted}{whose}.")
     # Again counts where the policy has changed since: if the first does not, or is enough by now.
     if any(one.same_hand(me) for one in standing) and len(standing) < rule.approvals:
         raise ReviewRequired("This approval does not count: this caller has approved already.")

@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 
 from muniment_auth.explain import explain
@@ -363,3 +364,46 @@ def test_may_ever_is_false_for_what_nothing_can_give() -> None:
     assert access(grant(role="auditor")).may_ever(P.AUDIT_READ)
     assert access().may_ever(P.SELF_USE)
     assert not NOBODY.may_ever(P.RUN_READ)
+
+
+def test_all_that_a_permission_is_held_by_is_told() -> None:
+    made = Resource("model", id="1", name="m", owner=ANNA.id)
+    grants = [
+        Grant(
+            grant_id=grant_id, subject_kind="principal", subject=ANNA.id, role=role,
+            resource_kind="model", pattern="m", stages=stages, expires_at_ms=expires_at_ms,
+        )
+        for grant_id, role, stages, expires_at_ms in (
+            ("a", "approver", (), None), ("b", "approver", ("Staging",), None),
+            ("c", "viewer", (), None), ("d", "manager", (), 10),
+        )
+    ]  # fmt: skip
+    access = compile_access(ANNA, {}, grants, 1, [(ISSUER, "science")])
+    production = Attributes(stage="Production")
+    held = access.rights(P.MODEL_APPROVE, made, production, now_ms=5)
+    assert held == ("admin-group:science", "grant:a", "grant:d", "owner")
+    held = access.rights(P.MODEL_APPROVE, made, production, now_ms=10)
+    assert held == ("admin-group:science", "grant:a", "owner")
+    assert access.rights(P.MODEL_APPROVE, Resource("experiment", name="m")) == ()
+    assert EVERYTHING.rights(P.MODEL_APPROVE, made) == ("local",)
+    assert NOBODY.rights(P.MODEL_APPROVE, made) == ()
+
+
+def test_who_may_grant_is_told_by_what() -> None:
+    made = Resource("model", id="1", name="m", owner=ANNA.id)
+    wished = Grant(
+        grant_id="", subject_kind="everyone", role="approver", resource_kind="model", pattern="id:1"
+    )
+    manager = Grant(
+        grant_id="a", subject_kind="principal", subject=ANNA.id, role="manager",
+        resource_kind="model", pattern="m",
+    )  # fmt: skip
+    own = {"granter": ("access:grant",)}
+    granter = msgspec.structs.replace(manager, role="granter")
+    for grants, because in (
+        ([], ("owner",)),
+        ([manager], ("grant:a", "owner")),
+        ([granter], ("owner",)),
+    ):
+        access = compile_access(ANNA, own, grants, 1)
+        assert may_grant(access, wished, own, 0, target=made).because == because
