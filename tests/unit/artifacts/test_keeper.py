@@ -15,6 +15,7 @@ from muniment_services.artifacts.base import Stored
 from muniment_services.artifacts.keeper import Artifacts
 from muniment_services.artifacts.local import LocalArtifacts
 from muniment_services.artifacts.verify import CHANGED, MISSING, UNRECORDED, verify_artifacts
+from muniment_services.domain.errors import ReviewRequired
 from muniment_services.log.base import LogUnavailable
 
 RUN = "0123456789abcdef0123456789abcdef"
@@ -48,14 +49,17 @@ def test_the_file_is_there_before_its_event(tmp_path: Path) -> None:
     assert seen == [(3, False, True), (5, True, True)]
 
 
-def test_an_upload_that_cannot_be_recorded_leaves_what_was_there(tmp_path: Path) -> None:
+@pytest.mark.parametrize("refusal", [LogUnavailable("disk full"), ReviewRequired("it stays")])
+def test_an_upload_that_cannot_be_recorded_leaves_what_was_there(
+    tmp_path: Path, refusal: Exception
+) -> None:
     artifacts = keeper(tmp_path)
 
     async def accept(stored: Stored, replaced: bool) -> None:
         return
 
     async def refuse(stored: Stored, replaced: bool) -> None:
-        raise LogUnavailable("disk full")
+        raise refusal
 
     async def content(path: str) -> bytes:
         return b"".join([chunk async for chunk in (await artifacts.store.get(path)).chunks])
@@ -63,7 +67,7 @@ def test_an_upload_that_cannot_be_recorded_leaves_what_was_there(tmp_path: Path)
     async def run() -> None:
         await artifacts.upload("a/old", body(b"accepted"), accept)
         for path in ("a/old", "a/new"):
-            with pytest.raises(LogUnavailable):
+            with pytest.raises(type(refusal)):
                 await artifacts.upload(path, body(b"refused"), refuse)
         assert await content("a/old") == b"accepted"
         assert await artifacts.store.size("a/new") is None
