@@ -191,6 +191,14 @@ class Settings(BaseModel):
         default=None,
         description="A public client id at the issuer, which muniment-client logs people in with.",
     )
+    token_groups_days: int = Field(
+        default=30,
+        ge=0,
+        le=366,
+        description="Days after its owner's latest sign-in for which a token of muniment's own "
+        "holds what the owner's groups and claims give; what is granted to the owner itself it "
+        "holds as long as it lives.",
+    )
     workspaces: bool = Field(
         default=False,
         description="Whether there are workspaces: parts of the server that do not see each other, "

@@ -197,7 +197,10 @@ class Gateway:
         known = self._callers.known(headers)
         if known is not None:
             return known
-        return await self._callers.identify(method, path, headers)
+        principal = await self._callers.identify(method, path, headers)
+        if self.services is not None:
+            await self.services.identities.note_sign_in(principal)
+        return principal
 
     async def _register(self, principal: Principal) -> None:
         if self.services is not None:

@@ -170,4 +170,5 @@ def _line(one: dict[str, Any]) -> str:
     until = datetime.fromtimestamp(one["expires_at_ms"] / 1000, UTC).strftime("%Y-%m-%d %H:%M")
     scopes = ", ".join(one["scopes"]) or "no limit of scope"
     state = "" if one["state"] == "live" else f" ({one['state']})"
-    return f"{one['id']} {one['kind']} {one['name']}: {scopes}, until {until} UTC{state}"
+    unknown = f"; not all groups count: {one['groups_unknown']}" if "groups_unknown" in one else ""
+    return f"{one['id']} {one['kind']} {one['name']}: {scopes}, until {until} UTC{state}{unknown}"
