@@ -132,13 +132,18 @@ class Authenticator:
         self._proofs.check(proof, verified.key_thumbprint, token, method, url)
         return replace(verified.principal, auth_method="dpop")
 
-    async def verify_id_token(self, issuer_name: str, text: str, nonce: str) -> Principal:
-        """Whom an ID token is about that a login of ours got. Raises Unauthenticated."""
+    async def verify_id_token(
+        self, issuer_name: str, text: str, nonce: str, renewed: bool = False
+    ) -> Principal:
+        """Whom an ID token is about that a login of ours got. Raises Unauthenticated.
+
+        renewed: it came with a refresh token, not with a code.
+        """
         issuer = self._by_name[issuer_name]
         token = read(text)
         if token.payload.get("iss") not in issuer.urls:
             raise Unauthenticated("the token is of another issuer")
-        verify.check_id_token(issuer, token, nonce, self._now_s())
+        verify.check_id_token(issuer, token, nonce, self._now_s(), renewed)
         return principal_of(issuer, await self._signed(issuer, token), "session")
 
     async def metadata(self, issuer_name: str) -> Mapping[str, Any]:

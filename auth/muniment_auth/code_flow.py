@@ -2,10 +2,11 @@
 
 authlib makes the requests and reads the answers; verifying the ID token is the authenticator's.
 Source: OpenID Connect Core 3.1, RFC 7636 (PKCE, S256), RFC 9207 (iss in the answer), RFC 9700,
-OpenID Connect RP-Initiated Logout 1.0.
+OpenID Connect Core 12 (refresh tokens), OpenID Connect RP-Initiated Logout 1.0.
 
     LoginRefused
     ├── LoginUnknown        no login is under way, it took too long, or the answer is another one's
+    ├── LoginEnded          the provider does not renew it: the login is over there
     ├── ProviderRefused     the provider said no, or nothing that can be used
     └── ProviderUnreachable the provider does not answer
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import urlencode, urlsplit
 
@@ -22,7 +24,7 @@ from authlib.integrations.httpx_client import AsyncOAuth2Client  # type: ignore[
 from httpx2 import AsyncBaseTransport, HTTPError
 
 from muniment_auth.principal import Principal
-from muniment_auth.sessions import LOGIN_LIFE_MS, Login
+from muniment_auth.sessions import LOGIN_LIFE_MS, Login, Renewal
 
 PROVIDER_S = 10.0
 """The provider's token endpoint answers within so long."""
@@ -31,7 +33,9 @@ ANSWER_CHARS_MAX = 16_384
 """Longest query that a provider's answer may have."""
 
 STATE_BYTES = 32
-SCOPE = "openid profile email"
+REFRESH_TOKEN_CHARS_MAX = 16_384
+"""Longest refresh token that is kept."""
+
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -41,6 +45,10 @@ class LoginRefused(Exception):
 
 class LoginUnknown(LoginRefused):
     """The answer belongs to no login of this browser."""
+
+
+class LoginEnded(LoginRefused):
+    """The identity provider has ended the login, and renews it no more."""
 
 
 class ProviderRefused(LoginRefused):
@@ -70,6 +78,10 @@ class LoginIssuer(Protocol):
     def client_secret(self) -> str | None:
         """Our secret there; None for a public client."""
 
+    @property
+    def login_scope(self) -> str:
+        """What a login asks for."""
+
 
 class Provider(Protocol):
     """What verifies. `Authenticator` is one."""
@@ -77,8 +89,21 @@ class Provider(Protocol):
     async def metadata(self, issuer_name: str) -> Mapping[str, Any]:
         """The issuer's discovery document."""
 
-    async def verify_id_token(self, issuer_name: str, token: str, nonce: str) -> Principal:
-        """The principal of an ID token that was issued to us for this nonce."""
+    async def verify_id_token(
+        self, issuer_name: str, token: str, nonce: str, renewed: bool = False
+    ) -> Principal:
+        """The principal of an ID token that was issued to us for this nonce.
+
+        renewed: with a refresh token, so that it need not repeat the nonce.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class SignedIn:
+    """Who logged in, and what that is renewed with; None: the provider does not renew it."""
+
+    principal: Principal
+    renewal: Renewal | None
 
 
 class CodeFlow:
@@ -132,7 +157,7 @@ class CodeFlow:
             )
         return str(url), login
 
-    async def finish(self, login: Login | None, answer: Mapping[str, str]) -> Principal:
+    async def finish(self, login: Login | None, answer: Mapping[str, str]) -> SignedIn:
         """Who logged in, after the provider has sent the browser back.
 
         login: what the browser kept; None when it kept nothing that counts. answer: the query's
@@ -150,11 +175,41 @@ class CodeFlow:
         if not answer.get("code"):
             raise ProviderRefused(f"{issuer.name} sent no code.")
         token = await self._exchange(issuer, metadata, answer["code"], login.verifier)
+        principal = await self._verified(issuer, token, login.nonce)
+        return SignedIn(principal, _renewal(token, login.nonce))
+
+    async def renew(self, issuer_url: str, renewal: Renewal) -> SignedIn:
+        """Who is logged in now, as the provider says it anew.
+
+        Raises LoginEnded when it is over there, another LoginRefused when that cannot be found out.
+        """
+        issuer = self._issuer(issuer_url)
+        if issuer is None:
+            raise LoginEnded("Nobody logs in by this identity provider any more.")
+        metadata = await self._metadata(issuer)
+        try:
+            token = await self._ask(
+                issuer,
+                metadata,
+                grant_type="refresh_token",
+                refresh_token=renewal.refresh_token,
+            )
+        except _Refusal as refusal:
+            kind = LoginEnded if refusal.error == "invalid_grant" else ProviderRefused
+            said = printable(refusal.error)
+            raise kind(f"{issuer.name} does not renew the login: {said}.") from None
+        principal = await self._verified(issuer, token, renewal.nonce, renewed=True)
+        # A provider that sends no new refresh token means the old one to be used again.
+        return SignedIn(principal, _renewal(token, renewal.nonce) or renewal)
+
+    async def _verified(
+        self, issuer: LoginIssuer, token: Mapping[str, Any], nonce: str, renewed: bool = False
+    ) -> Principal:
         id_token = token.get("id_token")
         if not isinstance(id_token, str):
             raise ProviderRefused(f"{issuer.name} gave no ID token; it must allow scope openid.")
         try:
-            return await self._provider.verify_id_token(login.issuer, id_token, login.nonce)
+            return await self._provider.verify_id_token(issuer.name, id_token, nonce, renewed)
         except self._refusals as error:
             raise ProviderRefused(
                 f"The ID token of {issuer.name} does not count: {error}"
@@ -165,7 +220,7 @@ class CodeFlow:
 
         return_to: where the provider may send the browser afterwards. Raises LoginRefused.
         """
-        found = next((i for i in self.issuers.values() if i.url == issuer_url), None)
+        found = self._issuer(issuer_url)
         if found is None:
             return None
         metadata = await self._metadata(found)
@@ -174,6 +229,9 @@ class CodeFlow:
         url = endpoint(metadata, "end_session_endpoint", found)
         query = {"client_id": found.client_id or "", "post_logout_redirect_uri": return_to}
         return f"{url}{'&' if urlsplit(url).query else '?'}{urlencode(query)}"
+
+    def _issuer(self, url: str) -> LoginIssuer | None:
+        return next((issuer for issuer in self.issuers.values() if issuer.url == url), None)
 
     async def _metadata(self, issuer: LoginIssuer) -> Mapping[str, Any]:
         try:
@@ -184,15 +242,28 @@ class CodeFlow:
     async def _exchange(
         self, issuer: LoginIssuer, metadata: Mapping[str, Any], code: str, verifier: str
     ) -> Mapping[str, Any]:
+        try:
+            return await self._ask(
+                issuer,
+                metadata,
+                grant_type="authorization_code",
+                code=code,
+                code_verifier=verifier,
+            )
+        except _Refusal as refusal:
+            said = printable(refusal.error)
+            raise ProviderRefused(f"{issuer.name} does not take its code: {said}.") from None
+
+    async def _ask(
+        self, issuer: LoginIssuer, metadata: Mapping[str, Any], **form: str
+    ) -> Mapping[str, Any]:
+        """The token endpoint's answer. Raises _Refusal, LoginRefused."""
         url = endpoint(metadata, "token_endpoint", issuer)
         try:
             async with self._client(issuer, metadata) as client:
-                token = await client.fetch_token(
-                    url, grant_type="authorization_code", code=code, code_verifier=verifier
-                )
+                token = await client.fetch_token(url, **form)
         except OAuthError as error:
-            said = printable(str(error.error))
-            raise ProviderRefused(f"{issuer.name} does not take its code: {said}.") from None
+            raise _Refusal(str(error.error)) from None
         except HTTPError as error:
             reason = type(error).__name__
             raise ProviderUnreachable(f"{issuer.name} does not answer ({reason}).") from None
@@ -206,13 +277,28 @@ class CodeFlow:
             client_id=issuer.client_id,
             client_secret=issuer.client_secret,
             token_endpoint_auth_method=_auth_method(issuer, metadata),
-            scope=SCOPE,
+            scope=issuer.login_scope,
             redirect_uri=self._redirect_uri,
             code_challenge_method="S256",
             timeout=PROVIDER_S,
             follow_redirects=False,
             **({} if self._transport is None else {"transport": self._transport}),
         )
+
+
+class _Refusal(Exception):
+    """The token endpoint said no. error: a code of RFC 6749, 5.2."""
+
+    def __init__(self, error: str) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+def _renewal(token: Mapping[str, Any], nonce: str) -> Renewal | None:
+    given = token.get("refresh_token")
+    if not isinstance(given, str) or not 0 < len(given) <= REFRESH_TOKEN_CHARS_MAX:
+        return None
+    return Renewal(given, nonce)
 
 
 def endpoint(metadata: Mapping[str, Any], name: str, issuer: LoginIssuer) -> str:

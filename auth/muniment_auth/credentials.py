@@ -15,12 +15,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Protocol
 
 from muniment_auth import sessions, tokens
 from muniment_auth.principal import Principal
 from muniment_auth.sessions import CSRF_HEADER, SAFE_METHODS, same_origin
 from muniment_auth.tokens import SESSION_PREFIX, TOKEN_PREFIX, Secret
+from muniment_schemas.credential_events import PERSONAL
 from muniment_schemas.ids import PrincipalId
 
 SERVICE_ISSUER = "muniment:service"
@@ -117,16 +120,8 @@ class StoredCredential(Protocol):
         """What it is limited to; empty: no limit."""
 
     @property
-    def groups(self) -> tuple[str, ...]:
-        """Groups of the principal when it was issued."""
-
-    @property
-    def groups_unknown(self) -> str | None:
-        """Why not all are known."""
-
-    @property
-    def claims(self) -> Mapping[str, tuple[str, ...]]:
-        """Claims of the principal when it was issued."""
+    def said(self) -> SignIn:
+        """What the provider said of the principal when it was issued or last renewed."""
 
     @property
     def client_id(self) -> str | None:
@@ -141,6 +136,39 @@ class StoredCredential(Protocol):
         """Since when it is revoked."""
 
 
+DAY_MS = 24 * 3600 * 1000
+
+
+class SignIn(Protocol):
+    """What an identity provider said of a principal, and when, in milliseconds since 1970."""
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Groups of the principal."""
+
+    @property
+    def groups_unknown(self) -> str | None:
+        """Why not all are known."""
+
+    @property
+    def claims(self) -> Mapping[str, tuple[str, ...]]:
+        """Claims that grants may be bound to."""
+
+    @property
+    def vouched_at_ms(self) -> int:
+        """When it was said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outdated:
+    """A sign-in that is too long ago for groups and claims to count."""
+
+    groups_unknown: str
+    vouched_at_ms: int
+    groups: tuple[str, ...] = ()
+    claims: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
 Find = Callable[[str], StoredCredential | None]
 """The credential with an id, from memory."""
 
@@ -148,24 +176,40 @@ NameOf = Callable[[str], tuple[str, str] | None]
 """(subject, name) of a principal id as far as they are at hand without waiting."""
 
 
+LatestOf = Callable[[str], SignIn | None]
+"""The latest sign-in of a principal id that is known, from memory."""
+
+
 class Credentials:
     """Authenticates by our own tokens and sessions.
+
+    What a token's owner is by groups and claims is what its latest sign-in showed (`latest_of`),
+    for `groups_days` after that; then the token holds what is granted to the principal itself.
 
     origin: scheme, host and port that browsers know the server by, as https://muniment.example;
     None: whatever the Host header says.
     """
 
-    def __init__(self, find: Find, name_of: NameOf, origin: str | None = None) -> None:
+    def __init__(
+        self,
+        find: Find,
+        name_of: NameOf,
+        origin: str | None,
+        latest_of: LatestOf,
+        groups_days: int,
+    ) -> None:
         self._find = find
         self._name_of = name_of
         self._origin = origin
+        self._latest_of = latest_of
+        self._groups_days = groups_days
 
     def authenticate_token(self, text: str, now_ms: int) -> Principal:
         """The principal behind a personal or service token (`mnt_…`). Raises CredentialError."""
         secret = tokens.parse(text, TOKEN_PREFIX)
         if secret is None:
             raise CredentialMalformed
-        return self._principal(self._checked(secret, now_ms))
+        return self._principal(self._checked(secret, now_ms), now_ms)
 
     def authenticate_session(
         self, cookies: str, method: str, headers: Mapping[bytes, bytes], now_ms: int
@@ -199,7 +243,21 @@ class Credentials:
                 raise CrossSiteRefused("This write does not come from a page of this server.")
             if not sessions.csrf_fits(secret, csrf_token):
                 raise CrossSiteRefused("The CSRF token is missing or is not this session's.")
-        return self._principal(found)
+        return self._principal(found, now_ms)
+
+    def said_of(self, found: StoredCredential, now_ms: int) -> SignIn:
+        """What counts of the principal behind a credential now; `Outdated` when that is nothing."""
+        if found.credential_kind != PERSONAL:
+            return found.said
+        said = self._latest_of(found.principal_id) or found.said
+        if now_ms < said.vouched_at_ms + self._groups_days * DAY_MS:
+            return said
+        day = datetime.fromtimestamp(said.vouched_at_ms / 1000, UTC).date().isoformat()
+        return Outdated(
+            f"its owner last signed in on {day}, and groups and claims count in its tokens for "
+            f"{self._groups_days} days after that; they count again once the owner has signed in",
+            said.vouched_at_ms,
+        )
 
     def _checked(self, secret: Secret, now_ms: int) -> StoredCredential:
         found = self._find(secret.id)
@@ -215,17 +273,20 @@ class Credentials:
             raise CredentialExpired(found.credential_id)
         return found
 
-    def _principal(self, found: StoredCredential) -> Principal:
-        return principal_of(found, self._name_of(found.principal_id))
+    def _principal(self, found: StoredCredential, now_ms: int) -> Principal:
+        said = self.said_of(found, now_ms)
+        # The subject is a claim too: what is outdated comes without it.
+        named = None if isinstance(said, Outdated) else self._name_of(found.principal_id)
+        return principal_of(found, said, named)
 
 
 def principal_of(
-    credential: StoredCredential, identity: tuple[str, str] | None = None
+    credential: StoredCredential, said: SignIn, identity: tuple[str, str] | None = None
 ) -> Principal:
     """The principal that a credential authenticates.
 
-    identity: subject and name; without them the principal goes by its id. What it may do depends on
-    neither.
+    said: what counts of it now. identity: subject and name; without them the principal goes by its
+    id.
     """
     subject, name = identity or ("", credential.principal_id)
     return Principal(
@@ -236,9 +297,9 @@ def principal_of(
         name=name,
         auth_method="session" if credential.credential_kind == "session" else "token",
         client_id=credential.client_id,
-        groups=frozenset(credential.groups),
-        groups_unknown=credential.groups_unknown,
-        claims=credential.claims,
+        groups=frozenset(said.groups),
+        groups_unknown=said.groups_unknown,
+        claims=said.claims,
         scopes=frozenset(credential.scopes) or None,
         token_id=credential.credential_id,
     )

@@ -151,7 +151,8 @@ class Introspection:
     def _read(self, answer: Mapping[str, Any]) -> Verified:
         if not answer["active"]:
             raise Unauthenticated("the token is not known, or not good any more")
-        claims, now_s = Claims(answer), self._now_s()
+        now_s = self._now_s()
+        claims = Claims({"iat": now_s, **answer})  # Whoever is asked now, says it now.
         if answer.get("iss", self.issuer.url) not in self.issuer.urls:
             raise Unauthenticated("the token is of another issuer")
         self._check_kind(answer)

@@ -28,6 +28,8 @@ class Principal:
     claims: verified claims that grants may be bound to, each with its values as text.
     scopes: permissions (or patterns of them, `run:*`) that the credential is limited to; None: all
     that the principal holds. delegation: ids of principals that act for this one, outermost first.
+    token_id: public id of our own token or session, or the `jti` of a provider's token.
+    vouched_at_ms: when an identity provider said all this, by its own clock; None where none did.
     """
 
     id: PrincipalId
@@ -43,6 +45,7 @@ class Principal:
     scopes: frozenset[str] | None = None
     delegation: tuple[str, ...] = ()
     token_id: str | None = None
+    vouched_at_ms: int | None = None
 
     @property
     def actor(self) -> Actor:
@@ -52,6 +55,7 @@ class Principal:
             client_id=self.client_id,
             auth_method=self.auth_method,
             delegation=self.delegation,
+            token_id=self.token_id,
         )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from muniment_auth.claims import VALUES_MAX, Claims, texts
+from muniment_auth.claims import VALUES_MAX, Claims, texts, time_s
 from muniment_auth.errors import Unauthenticated
 from muniment_auth.issuers import Issuer
 from muniment_auth.principal import Principal, principal_id
@@ -49,6 +49,7 @@ def principal_of(issuer: Issuer, claims: Claims, auth_method: str) -> Principal:
     limits = [s.removeprefix(SCOPE_PREFIX) for s in scopes_of(claims) if s.startswith(SCOPE_PREFIX)]
     kept = {name: values for name in issuer.kept if (values := texts(claims, name))}
     identifier = texts(claims, "jti") or texts(claims, "uti")
+    issued_s = time_s(claims, "iat")
     return Principal(
         id=principal_id(issuer.url, subject),
         kind="user" if auth_method == "session" else _kind(issuer, claims, client),
@@ -63,6 +64,7 @@ def principal_of(issuer: Issuer, claims: Claims, auth_method: str) -> Principal:
         scopes=frozenset(filter(None, limits)) if limits else None,
         delegation=_delegation(issuer, claims),
         token_id=identifier[0] if identifier else None,
+        vouched_at_ms=None if issued_s is None else int(issued_s * 1000),
     )
 
 

@@ -1,8 +1,9 @@
-"""Browser sessions: their cookies, their CSRF tokens, and a login that is under way.
+"""Browser sessions: their cookies, their CSRF tokens, a login under way, what renews a session.
 
 A login that is under way is kept by the browser itself, sealed under a key that all replicas share,
-so that any of them can finish what another one began. Source: RFC 6265bis (cookie name prefixes,
-SameSite); NIST SP 800-38D (AES-GCM).
+so that any of them can finish what another one began. What a session is renewed with is kept by the
+server, sealed under the session's own secret, which only the browser has.
+Source: RFC 6265bis (cookie name prefixes, SameSite); NIST SP 800-38D (AES-GCM).
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ RETURN_TO_CHARS_MAX = 2000
 
 _FLAGS = "; Path=/; Secure; HttpOnly; SameSite=Lax"
 _NONCE_BYTES = 12
+_RENEWAL_PURPOSE = b"muniment session renewal"
 _CSRF_PURPOSE = b"muniment csrf token"
 _LOGIN_PURPOSE = b"muniment login"
 _LOCAL_PATH = re.compile(r"/[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]*")
@@ -54,6 +56,41 @@ class Login(msgspec.Struct, frozen=True):
     def __repr__(self) -> str:
         """Without what must not be shown."""
         return f"Login({self.issuer!r}, {self.return_to!r})"
+
+
+class Renewal(msgspec.Struct, frozen=True):
+    """What the provider is asked with who is logged in still is, and what the answer may repeat."""
+
+    refresh_token: str
+    nonce: str
+
+    def __repr__(self) -> str:
+        """Without what must not be shown."""
+        return "Renewal(…)"
+
+
+def seal_renewal(secret: Secret, renewal: Renewal, random: Callable[[int], bytes]) -> bytes:
+    """A renewal as the log keeps it: nobody opens it who has not the session's secret.
+
+    random: so many random bytes.
+    """
+    nonce = random(_NONCE_BYTES)
+    plain = msgspec.json.encode(renewal)
+    return nonce + _renewal_cipher(secret).encrypt(nonce, plain, secret.id.encode())
+
+
+def open_renewal(secret: Secret, sealed: bytes) -> Renewal | None:
+    """The renewal of a session; None when it is not this session's."""
+    nonce, ciphertext = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
+    try:
+        plain = _renewal_cipher(secret).decrypt(nonce, ciphertext, secret.id.encode())
+    except (InvalidTag, ValueError):
+        return None
+    return msgspec.json.decode(plain, type=Renewal)
+
+
+def _renewal_cipher(secret: Secret) -> AESGCM:
+    return AESGCM(hmac.new(secret.secret.encode(), _RENEWAL_PURPOSE, hashlib.sha256).digest())
 
 
 def cookie_values(cookies: str, name: str) -> list[str]:

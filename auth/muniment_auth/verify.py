@@ -79,10 +79,13 @@ def access_token(issuer: Issuer, claims: Claims) -> Verified:
     return Verified(principal, expires_s + LEEWAY_S, thumbprint_of(claims))
 
 
-def check_id_token(issuer: Issuer, token: Unverified, nonce: str, now_s: float) -> None:
+def check_id_token(
+    issuer: Issuer, token: Unverified, nonce: str, now_s: float, renewed: bool = False
+) -> None:
     """Raise Unauthenticated for what is no ID token for a login of ours, begun with `nonce`.
 
-    Source: OpenID Connect Core 1.0, 3.1.3.7.
+    renewed: the login is an old one that was renewed, whose ID tokens need not repeat the nonce.
+    Source: OpenID Connect Core 1.0, 3.1.3.7 and 12.2.
     """
     assert issuer.client_id is not None, "a login needs a client"
     check_algorithm(issuer, token)
@@ -98,6 +101,8 @@ def check_id_token(issuer: Issuer, token: Unverified, nonce: str, now_s: float) 
     if party != issuer.client_id and (several or party is not None):
         raise Unauthenticated("the ID token is another client's")
     given = claims.get("nonce")
+    if renewed and given is None:
+        return
     if not isinstance(given, str) or not hmac.compare_digest(given.encode(), nonce.encode()):
         raise Unauthenticated("the ID token is not of this login")
 

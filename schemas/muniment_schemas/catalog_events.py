@@ -62,6 +62,17 @@ class PrincipalRegistered(Event, frozen=True, kw_only=True):
     identity_sealed: bytes
 
 
+class SignInNoted(Event, frozen=True, kw_only=True):
+    """What an identity provider said of a principal that signed in."""
+
+    TOPIC: ClassVar[str] = CATALOG
+    AGGREGATE: ClassVar[str] = "principal"
+    groups: tuple[str, ...]
+    groups_unknown: str | None = None
+    claims: dict[str, tuple[str, ...]]
+    vouched_at_ms: int
+
+
 class ExperimentCreated(Event, frozen=True, kw_only=True):
     """An experiment was created."""
 

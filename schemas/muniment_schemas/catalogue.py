@@ -18,7 +18,7 @@ BEGIN = "<!-- catalogue: made by `python -m muniment_schemas.catalogue`, do not 
 def catalogue(schemas: Schemas) -> str:
     """The catalogue as Markdown: the envelope once, then every event with its own fields."""
     subjects = [schemas.newest[kind.__name__] for kind in EVENT_TYPES]
-    envelope = subjects[0].raw["fields"][0]["type"]
+    envelope = schemas.newest["RunCreated"].raw["fields"][0]["type"]
     parts = [
         f"{len(subjects)} event types. Every event has an `envelope` and the fields of its type.\n",
         "### Envelope\n",

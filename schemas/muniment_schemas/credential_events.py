@@ -38,6 +38,21 @@ class CredentialIssued(Event, frozen=True, kw_only=True):
     client_id: str | None = None
     maker_id: str | None = None
     expires_at_ms: int
+    vouched_at_ms: int | None = None
+    renewal_sealed: bytes | None = None
+
+
+class SessionRenewed(Event, frozen=True, kw_only=True):
+    """The identity provider was asked again about whoever is logged in by a browser."""
+
+    TOPIC: ClassVar[str] = CATALOG
+    AGGREGATE: ClassVar[str] = "credential"
+    principal_id: str
+    groups: tuple[str, ...]
+    groups_unknown: str | None = None
+    claims: dict[str, tuple[str, ...]]
+    vouched_at_ms: int
+    renewal_sealed: bytes | None = None
 
 
 class CredentialRevoked(Event, frozen=True, kw_only=True):

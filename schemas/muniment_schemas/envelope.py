@@ -24,12 +24,13 @@ QUARANTINE = "quarantine"
 
 
 class Actor(msgspec.Struct, frozen=True, kw_only=True):
-    """Who acted, as ids: the principal, the OAuth client it used, and who acted for whom."""
+    """Who acted, as ids: the principal, its client, who acted for whom, and by which token."""
 
     principal_id: str
     client_id: str | None = None
     auth_method: str
     delegation: tuple[str, ...] = ()
+    token_id: str | None = None
 
 
 class Idempotency(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +56,8 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     occurred_at_ms: int | None = None
     recorded_at_ms: int
     idempotency: Idempotency | None = None
+    client_address: str | None = None
+    user_agent: str | None = None
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):

@@ -38,9 +38,10 @@ from muniment_schemas.catalog_events import (
     RegisteredModelUpdated,
     SchemaPublished,
     SchemaRegistered,
+    SignInNoted,
     StageTransitioned,
 )
-from muniment_schemas.credential_events import CredentialIssued, CredentialRevoked
+from muniment_schemas.credential_events import CredentialIssued, CredentialRevoked, SessionRenewed
 from muniment_schemas.envelope import Envelope, Event
 from muniment_schemas.promotion_events import (
     DatasetDigest,
@@ -100,6 +101,7 @@ EVENT_TYPES: tuple[type[Event], ...] = (
     SchemaPublished,
     SchemaRegistered,
     PrincipalRegistered,
+    SignInNoted,
     WorkspaceCreated,
     WorkspaceUpdated,
     WorkspaceDeleted,
@@ -129,6 +131,7 @@ EVENT_TYPES: tuple[type[Event], ...] = (
     GrantRevoked,
     OwnershipEnded,
     CredentialIssued,
+    SessionRenewed,
     CredentialRevoked,
     TransitionRequested,
     TransitionRequestCancelled,
@@ -232,6 +235,8 @@ __all__ = [
     "RunUpdated",
     "SchemaPublished",
     "SchemaRegistered",
+    "SessionRenewed",
+    "SignInNoted",
     "SpanUsage",
     "SpansLogged",
     "SpansSummary",

@@ -250,7 +250,7 @@ async def _services(
             artifacts=artifacts,
             snapshotter=snapshotter,
             identities=identities,
-            credentials=_credentials(fold, identities, settings.public_url),
+            credentials=_credentials(fold, identities, settings),
             projections=tuple(projection.name for projection in projections()),
             stale_reads=settings.stale_reads,
             browser=await _browser_login(settings, verifier, place),
@@ -335,13 +335,19 @@ def _loader(runner: Runner) -> Load:
     return load
 
 
-def _credentials(fold: Fold, identities: Identities, public_url: str | None) -> Credentials:
+def _credentials(fold: Fold, identities: Identities, settings: Settings) -> Credentials:
     def find(credential_id: str) -> Credential | None:
         found = fold.state.get(CREDENTIAL, credential_id)
         assert found is None or isinstance(found, Credential)
         return found
 
-    return Credentials(find, identities.subject_and_name, public_url)
+    return Credentials(
+        find,
+        identities.subject_and_name,
+        settings.public_url,
+        identities.latest_sign_in,
+        settings.token_groups_days,
+    )
 
 
 async def _first_events(

@@ -32,6 +32,7 @@ from muniment_services.config_issuers import IssuerSettings, repeated
 ENVIRONMENT_PREFIX = "MUNIMENT_"
 CONFIG_VARIABLE = f"{ENVIRONMENT_PREFIX}CONFIG"
 TOKEN_VARIABLE = f"{ENVIRONMENT_PREFIX}TOKEN"
+SERVER_VARIABLE = f"{ENVIRONMENT_PREFIX}SERVER"
 """What the command line shows to servers that it talks to; no setting."""
 MEMORY_PATTERN = r"^\d+(\.\d+)? ?[KMGT]i?B$"
 TOPIC_PATTERN = r"^[a-zA-Z0-9_-][a-zA-Z0-9._-]{0,199}$"
@@ -190,6 +191,14 @@ class Settings(BaseModel):
     cli_client: str | None = Field(
         default=None,
         description="A public client id at the issuer, which muniment-client logs people in with.",
+    )
+    token_groups_days: int = Field(
+        default=30,
+        ge=0,
+        le=366,
+        description="Days after its owner's latest sign-in for which a token of muniment's own "
+        "holds what the owner's groups and claims give; what is granted to the owner itself it "
+        "holds as long as it lives.",
     )
     workspaces: bool = Field(
         default=False,
@@ -352,7 +361,7 @@ def load(
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:
     """Variables that look like settings and are none: most likely a slip of the pen."""
     settings = (f"{ENVIRONMENT_PREFIX}{name.upper()}" for name in Settings.model_fields)
-    known = {CONFIG_VARIABLE, TOKEN_VARIABLE, *settings}
+    known = {CONFIG_VARIABLE, TOKEN_VARIABLE, SERVER_VARIABLE, *settings}
     return sorted(
         name for name in environment if name.startswith(ENVIRONMENT_PREFIX) and name not in known
     )

@@ -1,4 +1,4 @@
-"""Who principals are: noted in the log at first sight, read back where somebody is to be named."""
+"""Who principals are, and what their providers say of them: noted in the log, read back from it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import dataclasses
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+
+import structlog
 
 from muniment_auth.identity import (
     IdentityForgotten,
@@ -18,8 +20,15 @@ from muniment_auth.identity import (
 )
 from muniment_auth.principal import Principal
 from muniment_services.domain.commands import Command
-from muniment_services.domain.principal import KIND, PrincipalState, RegisterPrincipal
+from muniment_services.domain.principal import (
+    KIND,
+    NoteSignIn,
+    PrincipalState,
+    RegisterPrincipal,
+    SignIn,
+)
 from muniment_services.fold import Fold
+from muniment_services.log.base import LogError
 
 AT_HAND_MAX = 10_000
 """Identities that are kept in the clear in memory at most; the ones read longest ago go."""
@@ -27,6 +36,14 @@ AT_HAND_MAX = 10_000
 AT_HAND_MS = 3_600_000
 """For so long: a person whose key is destroyed is forgotten here too, an hour later at the latest.
 """
+
+TOKEN_HOLDERS = frozenset({"user", "service"})
+"""Kinds of principals that may have tokens of our own: whose sign-ins are noted."""
+
+NOTING_S_MAX = 2.0
+"""A request waits for the note of a sign-in for so long; it is written all the same."""
+
+_log = structlog.get_logger("muniment.auth")
 
 Submit = Callable[[Command], Awaitable[None]]
 
@@ -59,6 +76,7 @@ class Identities:
         self._random = random
         self._at_hand: OrderedDict[str, tuple[Identity, int]] = OrderedDict()
         self._registering: dict[str, asyncio.Lock] = {}
+        self._noting: dict[str, asyncio.Task[None]] = {}
 
     async def register_once(self, principal: Principal) -> None:
         """See that the log says who the principal is, before any event names it as its actor.
@@ -73,8 +91,30 @@ class Identities:
             async with lock:
                 if self._known(principal.id) is None:
                     await self._register(principal)
+                    await self.note_sign_in(principal)
         finally:
             self._registering.pop(principal.id, None)
+
+    async def note_sign_in(self, principal: Principal) -> None:
+        """See that the log says what the provider said, for the principal's own tokens to hold.
+
+        Only of principals that have acted, and only what is news; else one look-up in memory. While
+        the log takes nothing it is left for the next time. principal: as a provider's token shows
+        it; others say nothing.
+        """
+        found = self._known(principal.id)
+        said = sign_in_of(principal)
+        if found is None or said is None or not said.is_news_after(found.sign_in):
+            return
+        if principal.id not in self._noting:
+            self._noting[principal.id] = asyncio.create_task(self._note(principal.id, said))
+        # It goes on when the request that waits for it goes away.
+        await asyncio.wait({self._noting[principal.id]}, timeout=NOTING_S_MAX)
+
+    def latest_sign_in(self, principal_id: str) -> SignIn | None:
+        """The latest sign-in of a principal that was noted."""
+        found = self._known(principal_id)
+        return None if found is None else found.sign_in
 
     async def identity(self, principal_id: str) -> Identity | None:
         """Who a principal is; None when nobody noted it, or it is forgotten.
@@ -124,6 +164,14 @@ class Identities:
         assert found is None or isinstance(found, PrincipalState)
         return found
 
+    async def _note(self, principal_id: str, said: SignIn) -> None:
+        try:
+            await self._submit(NoteSignIn(principal_id=principal_id, sign_in=said))
+        except LogError as error:
+            _log.warning("a sign-in was not noted", principal=principal_id, reason=str(error))
+        finally:
+            del self._noting[principal_id]
+
     async def _register(self, principal: Principal) -> None:
         key_id, key = await asyncio.to_thread(self._keys.create, self._random)
         await self._submit(
@@ -142,3 +190,15 @@ class Identities:
         while len(self._at_hand) > AT_HAND_MAX:
             self._at_hand.popitem(last=False)
         return identity
+
+
+def sign_in_of(principal: Principal) -> SignIn | None:
+    """What a provider says of a principal; None where no provider does, or no token needs it."""
+    if principal.vouched_at_ms is None or principal.kind not in TOKEN_HOLDERS:
+        return None
+    return SignIn(
+        groups=tuple(sorted(principal.groups)),
+        groups_unknown=principal.groups_unknown,
+        claims=principal.claims,
+        vouched_at_ms=principal.vouched_at_ms,
+    )

@@ -1,4 +1,4 @@
-"""An identity provider in memory, for the code flow: codes, PKCE, ID tokens, nothing else."""
+"""An identity provider in memory, for the code flow: codes, PKCE, ID tokens, refresh tokens."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import base64
 import hashlib
 import json
 import secrets
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
@@ -28,17 +29,23 @@ class FakeIssuer:
     url: str
     client_id: str | None = "muniment"
     client_secret: str | None = None
+    login_scope: str = "openid profile email"
 
 
 @dataclass
 class FakeProvider:
     """All issuers at once, told apart by the host of their URLs.
 
-    subject: who is in front of the browser. tampered: what the next token answer is changed by.
+    subject: who is in front of the browser. groups: of everyone. renews: whether it gives refresh
+    tokens, each of which is good once. logins: refresh tokens that are good, and whose.
     """
 
     issuers: Mapping[str, FakeIssuer]
     subject: str = "anna"
+    groups: frozenset[str] = frozenset({"ml"})
+    renews: bool = True
+    now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
+    logins: dict[str, dict[str, str]] = field(default_factory=dict)
     iss_in_answers: bool = False
     down: bool = False
     metadata_changes: Mapping[str, Any] = field(default_factory=dict)
@@ -61,10 +68,12 @@ class FakeProvider:
             **self.metadata_changes,
         }
 
-    async def verify_id_token(self, issuer_name: str, token: str, nonce: str) -> Principal:
+    async def verify_id_token(
+        self, issuer_name: str, token: str, nonce: str, renewed: bool = False
+    ) -> Principal:
         """The principal, if the token is of this issuer and for this nonce."""
         told = json.loads(base64.b64decode(token))
-        if (told["iss"], told["nonce"]) != (self.issuers[issuer_name].url, nonce):
+        if told["iss"] != self.issuers[issuer_name].url or told["nonce"] != nonce:
             raise TokenRefused("not for this login")
         return self.principal(issuer_name, told["sub"])
 
@@ -79,8 +88,9 @@ class FakeProvider:
             name=subject.title(),
             auth_method="bearer",
             client_id="muniment",
-            groups=frozenset({"ml"}),
+            groups=self.groups,
             claims={"department": ("risk",)},
+            vouched_at_ms=self.now_ms(),
         )
 
     def agree(self, location: str) -> str:
@@ -109,6 +119,9 @@ class FakeProvider:
             raise httpx2.ConnectError("refused")
         if self.token_answer is not None:
             return self.token_answer
+        if form["grant_type"] == "refresh_token":
+            renewed = self.logins.pop(form["refresh_token"], None)
+            return self._refused() if renewed is None else self._granted(renewed)
         granted = self._codes.pop(form.get("code", ""), None)
         digest = hashlib.sha256(form.get("code_verifier", "").encode()).digest()
         challenge = base64.urlsafe_b64encode(digest).decode().rstrip("=")
@@ -117,9 +130,17 @@ class FakeProvider:
             or granted["code_challenge"] != challenge
             or granted["redirect_uri"] != form.get("redirect_uri")
         ):
-            return httpx2.Response(400, json={"error": "invalid_grant"})
+            return self._refused()
+        return self._granted(granted)
+
+    def _refused(self) -> httpx2.Response:
+        return httpx2.Response(400, json={"error": "invalid_grant"})
+
+    def _granted(self, granted: dict[str, str]) -> httpx2.Response:
         told = {name: granted[name] for name in ("iss", "sub", "nonce")}
         id_token = base64.b64encode(json.dumps(told).encode()).decode()
-        return httpx2.Response(
-            200, json={"access_token": "at", "token_type": "Bearer", "id_token": id_token}
-        )
+        answer = {"access_token": "at", "token_type": "Bearer", "id_token": id_token}
+        if self.renews:
+            answer["refresh_token"] = secrets.token_hex(8)
+            self.logins[answer["refresh_token"]] = granted
+        return httpx2.Response(200, json=answer)

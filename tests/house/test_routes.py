@@ -20,6 +20,7 @@ PUBLIC = {
     "/readyz",
     "/version",
     "/.well-known/oauth-protected-resource",
+    "/.well-known/databricks-config",
     "/login",
     "/login/callback",
     "/logout",

@@ -33,9 +33,13 @@ def main(arguments: Sequence[str] | None = None, name: str = "muniment-client") 
         server = server_url(asked.server) if asked.server else default_server()
         run = {"login": _login, "logout": _logout, "whoami": _whoami, "token": _token}
         run[asked.command](server, asked)
+        sys.stdout.flush()
     except ClientError as error:
         print(f"{name}: {error}", file=sys.stderr)
         return FAILED
+    except BrokenPipeError:
+        # The reader of our output has gone (`| head`); nothing more may be flushed into the pipe.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         return INTERRUPTED
     return 0

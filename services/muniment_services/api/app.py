@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from muniment_services.api import (
     access,
+    access_cut_off,
     access_explain,
     admin,
     artifact_views,
@@ -54,6 +55,7 @@ ROUTES: tuple[Route, ...] = (
     *observability.ROUTES,
     *admin.ROUTES,
     *access.ROUTES,
+    *access_cut_off.ROUTES,
     *access_explain.ROUTES,
     *login.ROUTES,
     *credentials.ROUTES,

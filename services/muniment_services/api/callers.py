@@ -36,6 +36,11 @@ HOW = (
     "send a token as `Authorization: Bearer …` (for MLflow's client: MLFLOW_TRACKING_TOKEN), or "
     "sign in at /login"
 )
+PLUGIN_HINT = (
+    ". MLFLOW_TRACKING_AUTH=muniment does nothing where the package muniment-client is not "
+    "installed: install it"
+)
+"""For MLflow's client, which passes over a plugin that it has not got."""
 
 
 class Callers(Protocol):
@@ -136,7 +141,9 @@ class SignedInCallers:
     async def _by_session(self, method: str, headers: Mapping[bytes, bytes]) -> Principal:
         cookies = headers.get(b"cookie", b"").decode("latin-1")
         if SESSION_COOKIE not in cookies:
-            raise Unauthenticated(HOW, error=None)
+            agent = headers.get(b"user-agent", b"")
+            lacks_plugin = agent.startswith(b"mlflow-") and b"muniment-client" not in agent
+            raise Unauthenticated(HOW + PLUGIN_HINT if lacks_plugin else HOW, error=None)
         found = await by_session(self._started(), method, headers)
         if found is None:
             raise Unauthenticated(HOW, error=None)

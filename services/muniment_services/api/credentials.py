@@ -119,7 +119,7 @@ async def list_tokens(call: Call) -> Answer:
         and (given.get("sessions", False) or credential.credential_kind != SESSION)
     ]
     found.sort(key=lambda credential: (credential.issued_at_ms, credential.credential_id))
-    listed = [shown_credential(credential, now_ms) for credential in found]
+    listed = [shown_credential(call, credential) for credential in found]
     return Answer(wire.encode({"tokens": listed}), headers=NO_STORE)
 
 
@@ -133,20 +133,24 @@ async def revoke_token(call: Call) -> bytes:
         # Who may not, hears what is said of one that does not exist.
         raise NotFound(f"There is no token with id {shown(credential_id)}.")
     reason = call.params(REVOKE_FIELDS).get("reason") or "revoked by request"
-    now_ms = call.services.now_ms()
 
     def render(outcome: Outcome) -> bytes:
         after = outcome.after
         if not isinstance(after, Credential):
             return b"{}"  # It was revoked already, or was a session.
-        return wire.encode({"token": shown_credential(after, now_ms)})
+        return wire.encode({"token": shown_credential(call, after)})
 
     command = RevokeCredential(credential_id=credential_id, reason=reason)
     return await call.services.writer.submit(call.caller, command, render)
 
 
-def shown_credential(credential: Credential, now_ms: int) -> wire.Json:
-    """A credential as answers show it: all but the hash of its secret."""
+def shown_credential(call: Call, credential: Credential) -> wire.Json:
+    """A credential as answers show it: all but the hash of its secret.
+
+    groups_unknown: why not all that its owner's groups give counts.
+    """
+    now_ms = call.services.now_ms()
+    said = call.services.credentials.said_of(credential, now_ms)
     state = "live"
     if credential.revoked_at_ms is not None:
         state = "revoked"
@@ -165,6 +169,7 @@ def shown_credential(credential: Credential, now_ms: int) -> wire.Json:
         **wire.without_none(
             description=credential.description,
             maker_id=credential.maker_id,
+            groups_unknown=said.groups_unknown,
             revoked_at_ms=credential.revoked_at_ms,
             revoked_by=credential.revoked_by,
             revoked_reason=credential.revoked_reason,
@@ -186,7 +191,7 @@ async def _create(call: Call, principal: Principal, kind: str) -> Answer:
     secret, made = await issue(
         call.services.writer, call.caller, principal, wish, own_credential_id(maker)
     )
-    answer = {"secret": secret.text, "token": shown_credential(made, call.services.now_ms())}
+    answer = {"secret": secret.text, "token": shown_credential(call, made)}
     return Answer(wire.encode(answer), headers=NO_STORE)
 
 

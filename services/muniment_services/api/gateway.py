@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
 import structlog
@@ -54,6 +54,9 @@ BODY_S_MAX = 60
 """A JSON body is there so soon, or it is not waited for. Artifacts may take as long as they do."""
 
 WORKSPACE_HEADER = b"x-mlflow-workspace"
+
+SAID_ONCE = (b"authorization", WORKSPACE_HEADER)
+"""Headers of which one request has one value."""
 
 OF_THE_SERVER = frozenset({Permission.AUDIT_READ, Permission.SERVER_ADMIN, Permission.SERVER_READ})
 """Permissions that are asked on the server as a whole, before the handler is called."""
@@ -132,6 +135,8 @@ class Gateway:
         self, scope: Scope, receive: Receive, send: Send, request_id: str, watched: Watched
     ) -> None:
         headers: dict[bytes, bytes] = dict(scope["headers"])
+        if len(headers) != len(scope["headers"]):
+            _refuse_contradiction(scope["headers"])
         method, path = scope["method"], scope["path"]
         self._hosts.check(method, path, headers)
         found = self.table.find(method, path)
@@ -200,7 +205,10 @@ class Gateway:
         known = self._callers.known(headers)
         if known is not None:
             return known
-        return await self._callers.identify(method, path, headers)
+        principal = await self._callers.identify(method, path, headers)
+        if self.services is not None:
+            await self.services.identities.note_sign_in(principal)
+        return principal
 
     async def _register(self, principal: Principal) -> None:
         if self.services is not None:
@@ -247,6 +255,19 @@ class Gateway:
         if self.services is None:
             raise starting(self.startup)
         return self.services.accesses.of(principal)
+
+
+def _refuse_contradiction(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Raise ApiError when a request says twice, and differently, who calls or where it goes.
+
+    A proxy before this server may have looked at the other one. Source: RFC 9110, 5.3.
+    """
+    given = set(headers)
+    for name in SAID_ONCE:
+        if sum(found == name for found, _ in given) > 1:
+            raise ApiError(
+                "BAD_REQUEST", f"The request has several {name.decode()} headers that differ."
+            )
 
 
 def _request(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from muniment_auth import tokens
 from muniment_auth.credentials import SERVICE_ISSUER
 from muniment_auth.principal import Principal, principal_id
+from muniment_auth.sessions import Renewal, seal_renewal
 from muniment_auth.tokens import Secret
 from muniment_schemas.credential_events import SESSION
 from muniment_services.domain.credential import Credential, IssueCredential
@@ -20,13 +21,17 @@ OWN_METHODS = frozenset({"token", "session"})
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What a new credential shall be. scopes: None for all that the principal holds."""
+    """What a new credential shall be. scopes: None for all that the principal holds.
+
+    renewal: what the provider is asked with again, for a session.
+    """
 
     kind: str
     name: str
     expires_at_ms: int
     description: str | None = None
     scopes: frozenset[str] | None = None
+    renewal: Renewal | None = None
 
 
 async def issue(
@@ -51,7 +56,8 @@ async def issue(
         made.append(outcome.after)
         return b""
 
-    await writer.submit(caller, _command(principal, wish, secret, maker_id), take)
+    sealed = None if wish.renewal is None else seal_renewal(secret, wish.renewal, random)
+    await writer.submit(caller, _command(principal, wish, secret, maker_id, sealed), take)
     return secret, made[-1]
 
 
@@ -73,7 +79,11 @@ def own_credential_id(principal: Principal) -> str | None:
 
 
 def _command(
-    principal: Principal, wish: Wish, secret: Secret, maker_id: str | None
+    principal: Principal,
+    wish: Wish,
+    secret: Secret,
+    maker_id: str | None,
+    renewal_sealed: bytes | None,
 ) -> IssueCredential:
     return IssueCredential(
         credential_id=secret.id,
@@ -91,4 +101,6 @@ def _command(
         claims=principal.claims,
         client_id=principal.client_id,
         maker_id=maker_id,
+        vouched_at_ms=principal.vouched_at_ms,
+        renewal_sealed=renewal_sealed,
     )

@@ -15,6 +15,7 @@ from muniment_auth.code_flow import (
     LoginRefused,
     LoginUnknown,
     ProviderUnreachable,
+    SignedIn,
 )
 from muniment_auth.credentials import CredentialError, CrossSiteRefused
 from muniment_auth.permissions import Permission as P
@@ -27,7 +28,7 @@ from muniment_services.api.issuing import Wish, issue
 from muniment_services.api.routes import Answer, Call, Headers, Route
 from muniment_services.domain.credential import KIND, Credential, RevokeCredential, of_principal
 from muniment_services.domain.errors import NotFound
-from muniment_services.domain.limits import SESSION_LIFE_MS
+from muniment_services.domain.limits import SESSION_GRACE_MS, SESSION_LIFE_MS
 from muniment_services.write import Caller
 
 RETURN_TO_DEFAULT = "/api/v1/whoami"
@@ -75,11 +76,11 @@ async def come_back(call: Call) -> Answer:
     try:
         if len(answer) != len(pairs):
             raise LoginUnknown("This answer says the same thing twice.")
-        principal = await browser.flow.finish(login, answer)
+        signed_in = await browser.flow.finish(login, answer)
     except LoginRefused as refused:
         return _refusal(refused)
     assert login is not None
-    cookie = await _begin_session(call, principal)
+    cookie = await _begin_session(call, signed_in)
     gone = sessions.clear(LOGIN_COOKIE)
     headers = (*_cookies(cookie, gone), (b"referrer-policy", b"no-referrer"))
     return pages.redirect(login.return_to, headers)
@@ -123,22 +124,25 @@ async def log_out(call: Call) -> Answer:
     return pages.logged_out(cleared) if url is None else pages.redirect(url, cleared)
 
 
-async def _begin_session(call: Call, verified: Principal) -> str:
+async def _begin_session(call: Call, signed_in: SignedIn) -> str:
     # The Set-Cookie value of a new session. What this browser had before ends.
-    principal = dataclasses.replace(verified, auth_method=SESSION, token_id=None)
+    principal = dataclasses.replace(signed_in.principal, auth_method=SESSION, token_id=None)
     services, caller = call.services, _as(call.caller, principal)
     await services.identities.register_once(principal)
+    await services.identities.note_sign_in(principal)
     await services.caught_up()
     await _end_old_session(call, caller)
     await _make_room(call, caller, principal)
+    life_ms = SESSION_GRACE_MS if signed_in.renewal is None else SESSION_LIFE_MS
     wish = Wish(
         kind=SESSION,
         name="browser",
-        expires_at_ms=services.now_ms() + SESSION_LIFE_MS,
+        expires_at_ms=services.now_ms() + life_ms,
         scopes=principal.scopes,
+        renewal=signed_in.renewal,
     )
     secret, _ = await issue(services.writer, caller, principal, wish, None)
-    return sessions.set_session(secret, SESSION_LIFE_MS // 1000)
+    return sessions.set_session(secret, life_ms // 1000)
 
 
 async def _end_old_session(call: Call, caller: Caller) -> None:

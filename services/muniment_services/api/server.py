@@ -92,6 +92,14 @@ async def protected_resource(call: Call) -> bytes:
     )
 
 
+async def no_databricks(_: Call) -> Answer:
+    """GET /.well-known/databricks-config: there is none, which is no secret.
+
+    databricks-sdk asks before it has a token, and would warn of a 401.
+    """
+    raise ApiError("ENDPOINT_NOT_FOUND", "This is no Databricks host.")
+
+
 async def server_info(call: Call) -> bytes:
     """GET server-info: what the client may use."""
     return wire.encode({**_SERVER_INFO, "workspaces_enabled": call.authority.isolated})
@@ -103,5 +111,6 @@ ROUTES = (
     Route("GET", "/readyz", P.PUBLIC, ready),
     Route("GET", "/version", P.PUBLIC, version),
     Route("GET", METADATA_PATH, P.PUBLIC, protected_resource),
+    Route("GET", "/.well-known/databricks-config", P.PUBLIC, no_databricks),
     *mlflow("GET", "server-info", P.PUBLIC, server_info, version="3.0"),
 )

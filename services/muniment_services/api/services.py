@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from muniment_auth.sessions import LoginCookies
 from muniment_projections.base import Connection
 from muniment_projections.runner import Runner
 from muniment_services.accesses import Accesses
+from muniment_services.api.session_renewal import Renewals
 from muniment_services.artifacts.keeper import Artifacts
 from muniment_services.clock import now_ms
 from muniment_services.domain.commands import State
@@ -62,6 +64,7 @@ class Services:
     now_ms: Callable[[], int] = now_ms
     access_changes: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held from the check of a caller's right to change access until the change is in the log."""
+    renewals: Renewals = field(default_factory=lambda: Renewals(os.urandom))
     browser: BrowserLogin | None = None
     """None where nobody can log in by browser."""
 

@@ -17,7 +17,9 @@ from muniment_services.cli.terminal import CliError, mendable, write, write_json
 
 GRANTS = "/api/v1/access/grants"
 ROLES = "/api/v1/access/roles"
+PRINCIPALS = "/api/v1/access/principals"
 EXPLAIN = "/api/v1/access/explain"
+PRINCIPAL = "principal:"
 WRONG_CALL = 2
 
 Texts = list[str] | None
@@ -98,16 +100,31 @@ def grant(
 
 @app.command(help=help.REVOKE, help_epilogue="")
 def revoke(
-    grant_id: Annotated[str, Parameter(help="Id of the grant, or owner:KIND:ID.")],
+    id: Annotated[
+        str, Parameter(help="Id of the grant, or owner:KIND:ID; with --all, of the principal.")
+    ],
     *,
+    all: Annotated[
+        bool,
+        Parameter(
+            negative="", show_default=False, help="All grants, tokens and sessions of a principal."
+        ),
+    ] = False,
     reason: Annotated[str, Parameter(help="Why; it stays in the log.", show_default=False)] = "",
     server: ServerOptions | None = None,
 ) -> None:
-    """Take a grant back."""
+    """Take a grant back, or all that a principal was given."""
+    path = f"{PRINCIPALS if all else GRANTS}/{quote(id.removeprefix(PRINCIPAL), safe=':')}"
     query = f"?{urlencode({'reason': reason})}" if reason else ""
     with mendable():
-        server_of(server).call("DELETE", f"{GRANTS}/{quote(grant_id, safe=':')}{query}")
-    write(f"revoked {grant_id}")
+        done = server_of(server).call("DELETE", path + query)
+    if not all:
+        write(f"revoked {id}")
+        return
+    write(f"revoked {len(done['credentials'])} tokens and sessions, {len(done['grants'])} grants")
+    for left in done["left"]:
+        write(f"still there: {printable(left)}")
+    write("its groups are its identity provider's to take; what it owns: revoke owner:KIND:ID")
 
 
 @app.command(name="list", help=help.LIST, help_epilogue="")

@@ -49,7 +49,12 @@ It counts from the next request on. owner:KIND:ID in the place of the id ends
 what the creator of a thing holds on it. The last grant that makes somebody
 admin of everything cannot be taken back, unless an admin group is configured.
 
+With --all, everything that a principal was given here: its tokens and browser
+sessions first, then the grants to it. What it holds by groups, its identity
+provider has to take.
+
   muniment access revoke 0199c2f4e1b27c3d8a55d0f2a9b1c3e7 --reason 'has left'
+  muniment access revoke --all 5b0f6f3e5d0c5c529a530d3c9bb0a5f1
   muniment access revoke owner:experiment:17
 """
 

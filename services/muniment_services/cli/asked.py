@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
     from muniment_services.cli.client import Client
 
 
+SERVER_VARIABLES = ("MUNIMENT_SERVER", "MLFLOW_TRACKING_URI")
+"""Where the environment may name a server; the first that does counts, as in muniment-client."""
+
+
 @Parameter(name="*")
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
@@ -24,7 +30,10 @@ class ServerOptions:
 
     url: Annotated[
         str | None,
-        Parameter(help="Server to ask. [default: the one that has the data folder]"),
+        Parameter(
+            help="Server to ask. [default: MUNIMENT_SERVER, else MLFLOW_TRACKING_URI, else the one "
+            "that has the data folder]"
+        ),
     ] = None
     token: Annotated[
         str | None,
@@ -44,18 +53,30 @@ class ServerOptions:
 def server_of(options: ServerOptions | None) -> Client:
     """The server that the options name, called with the token that they or the environment give.
 
-    Raises CliError when no server has the data folder.
+    A data folder that is named means its server, whatever the environment says. Raises CliError
+    when no server has the data folder.
     """
     from muniment_services.cli.client import Client, running_server_of
 
     chosen = options or ServerOptions()
-    if chosen.url is not None:
-        return Client(chosen.url, chosen.token)
+    url = chosen.url
+    if url is None and chosen.data_dir is None:
+        url = _url_of(os.environ)
+    if url is not None:
+        return Client(url, chosen.token)
     data_dir = settings_of(chosen.data_dir, chosen.config).data_dir
     found = running_server_of(data_dir, chosen.token)
     if found is None:
-        raise CliError(f"no server has {data_dir}. Name one by --url, or start it.")
+        raise CliError(
+            f"no server has {data_dir}. Name one by --url or {SERVER_VARIABLES[0]}, or start it."
+        )
     return found
+
+
+def _url_of(environment: Mapping[str, str]) -> str | None:
+    """The server that the environment names. MLflow's variable may name files or a database too."""
+    found = (environment.get(name, "") for name in SERVER_VARIABLES)
+    return next((url for url in found if url.startswith(("http://", "https://"))), None)
 
 
 def query_of(values: dict[str, Any], **more: Any) -> str:

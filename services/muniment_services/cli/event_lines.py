@@ -25,7 +25,7 @@ FACT_CHARS_MAX = 60
 BYTES_SHOWN = 6
 UNSHOWN = frozenset(
     """envelope owner path user_id artifact_uri artifact_location start_time_ms end_time_ms
-    schema_json identity_sealed secret_sha256""".split()
+    schema_json identity_sealed secret_sha256 renewal_sealed""".split()
 )
 """What a line leaves out: it says so already, or it says nothing to a reader. JSON has it all."""
 

@@ -64,6 +64,11 @@ def events(
         Several,
         Parameter(help="Only events by this principal (id or its start)."),
     ] = None,
+    token: Annotated[
+        list[str] | None,
+        Several,
+        Parameter(help="Only what this token did: its public id, or a provider's `jti`."),
+    ] = None,
     since: Annotated[
         str | None,
         Parameter(
@@ -87,6 +92,7 @@ def events(
             types=selection.known_types(type or ()),
             aggregates=frozenset(aggregate or ()),
             actors=frozenset(actor or ()),
+            tokens=frozenset(token or ()),
         )
         begin = selection.since(since, now_ms())
         log = bootstrap.open_log(settings, read_only=True)

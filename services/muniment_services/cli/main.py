@@ -55,11 +55,12 @@ def main() -> None:
     """
     try:
         app(sys.argv[1:], print_error=False, exit_on_error=False)
+        sys.stdout.flush()
     except CycloptsError as error:
         _refuse(_usage(error), USAGE_STATUS)
     except CliError as error:
         _refuse(str(error), error.status)
-    except BrokenOff:
+    except (BrokenOff, BrokenPipeError):
         _end_quietly()
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED_STATUS)

@@ -27,6 +27,7 @@ class Selection:
     types: frozenset[str] = frozenset()
     aggregates: frozenset[str] = frozenset()
     actors: frozenset[str] = frozenset()
+    tokens: frozenset[str] = frozenset()
 
     def may_take(self, record: Record) -> bool:
         """Whether the record may be chosen, as far as key and headers tell; saves decoding."""
@@ -37,8 +38,10 @@ class Selection:
 
     def takes(self, event: Event) -> bool:
         """Whether an event that may be taken is chosen."""
-        principal = event.envelope.actor.principal_id
-        return not self.actors or any(principal.startswith(actor) for actor in self.actors)
+        actor = event.envelope.actor
+        if self.tokens and actor.token_id not in self.tokens:
+            return False
+        return not self.actors or any(actor.principal_id.startswith(a) for a in self.actors)
 
 
 def _names(record: Record, headers: dict[str, bytes]) -> set[str]:

@@ -2,40 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 from urllib.parse import quote, urlencode
 
 from cyclopts import App, Parameter
 
 from muniment_services.cli import help
-from muniment_services.cli.options import AsJson, Config, DataDir, settings_of
-from muniment_services.cli.terminal import CliError, mendable, write, write_json
-
-if TYPE_CHECKING:
-    from muniment_services.cli.client import Client
+from muniment_services.cli.asked import ServerOptions, server_of
+from muniment_services.cli.options import AsJson
+from muniment_services.cli.terminal import mendable, write, write_json
 
 PATH = "/api/v1/tokens"
 SERVICE_PATH = "/api/v1/service-tokens"
-
-URL_VARIABLE = "MLFLOW_TRACKING_URI"
-
-Url = Annotated[
-    str | None,
-    Parameter(
-        help="Server to ask. [default: MLFLOW_TRACKING_URI, else the one that has the data folder]"
-    ),
-]
-Token = Annotated[
-    str | None,
-    Parameter(
-        help="Token to call with; others can see it in the list of processes, the environment they "
-        "cannot. [default: MUNIMENT_TOKEN, else MLFLOW_TRACKING_TOKEN]"
-    ),
-]
 
 app = App(name="token", help_epilogue="", help_format="plaintext")
 
@@ -57,11 +37,8 @@ def create(
         int | None, Parameter(help="How long it lives, 1 to 366. [default: 90]")
     ] = None,
     description: Annotated[str | None, Parameter(help="What it is for. [default: none]")] = None,
-    url: Url = None,
-    token: Token = None,
-    data_dir: DataDir = None,
+    server: ServerOptions | None = None,
     json: AsJson = False,
-    config: Config = None,
 ) -> None:
     """Print the token on standard output, and what to know of it on standard error."""
     wanted = {
@@ -72,8 +49,7 @@ def create(
     }
     body = {key: value for key, value in wanted.items() if value is not None}
     with mendable():
-        server = _server(url, token, data_dir, config)
-        made = server.call("POST", SERVICE_PATH if service else PATH, body)
+        made = server_of(server).call("POST", SERVICE_PATH if service else PATH, body)
     if json:
         write_json(made)
         return
@@ -98,18 +74,14 @@ def show(
     sessions: Annotated[
         bool, Parameter(negative="", show_default=False, help="Also logins by browser.")
     ] = False,
-    url: Url = None,
-    token: Token = None,
-    data_dir: DataDir = None,
+    server: ServerOptions | None = None,
     json: AsJson = False,
-    config: Config = None,
 ) -> None:
     """Print one token a line."""
     asked = {"all": all, "ended": ended, "sessions": sessions}
     query = urlencode({key: "true" for key, wanted in asked.items() if wanted})
     with mendable():
-        server = _server(url, token, data_dir, config)
-        found = server.call("GET", f"{PATH}?{query}" if query else PATH)
+        found = server_of(server).call("GET", f"{PATH}?{query}" if query else PATH)
     if json:
         write_json(found)
         return
@@ -127,37 +99,17 @@ def revoke(
     reason: Annotated[
         str | None, Parameter(help="Why, for the trail. [default: revoked by request]")
     ] = None,
-    url: Url = None,
-    token: Token = None,
-    data_dir: DataDir = None,
+    server: ServerOptions | None = None,
     json: AsJson = False,
-    config: Config = None,
 ) -> None:
     """Revoke one token; exit status 1 when there is none of that id."""
     body = {} if reason is None else {"reason": reason}
     with mendable():
-        server = _server(url, token, data_dir, config)
-        found = server.call("DELETE", f"{PATH}/{quote(_id_of(id), safe='')}", body)
+        found = server_of(server).call("DELETE", f"{PATH}/{quote(_id_of(id), safe='')}", body)
     if json:
         write_json(found)
         return
     write(_line(found["token"]) if "token" in found else f"{_id_of(id)} is revoked")
-
-
-def _server(
-    url: str | None, token: str | None, data_dir: Path | None, config: Path | None
-) -> Client:
-    from muniment_services.cli.client import Client, server_of
-
-    if url is None and data_dir is None:
-        url = os.environ.get(URL_VARIABLE) or None
-    if url is not None:
-        return Client(url, token)
-    folder = settings_of(data_dir, config).data_dir
-    found = server_of(folder, token)
-    if found is None:
-        raise CliError(f"no server has {folder}. Name one by --url or {URL_VARIABLE}.")
-    return found
 
 
 def _id_of(text: str) -> str:
@@ -170,4 +122,5 @@ def _line(one: dict[str, Any]) -> str:
     until = datetime.fromtimestamp(one["expires_at_ms"] / 1000, UTC).strftime("%Y-%m-%d %H:%M")
     scopes = ", ".join(one["scopes"]) or "no limit of scope"
     state = "" if one["state"] == "live" else f" ({one['state']})"
-    return f"{one['id']} {one['kind']} {one['name']}: {scopes}, until {until} UTC{state}"
+    unknown = f"; not all groups count: {one['groups_unknown']}" if "groups_unknown" in one else ""
+    return f"{one['id']} {one['kind']} {one['name']}: {scopes}, until {until} UTC{state}{unknown}"

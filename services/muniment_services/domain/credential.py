@@ -26,6 +26,7 @@ from muniment_services.domain.limits import (
     TOKEN_LIFE_DAYS_MAX,
     shown,
 )
+from muniment_services.domain.principal import SignIn
 
 KIND = "credential"
 KINDS = frozenset({PERSONAL, SERVICE, SESSION})
@@ -58,6 +59,19 @@ class Credential(State, frozen=True, kw_only=True):
     revoked_at_ms: int | None = None
     revoked_by: str | None = None
     revoked_reason: str | None = None
+    vouched_at_ms: int | None = None
+    renewal_sealed: bytes | None = None
+
+    @property
+    def said(self) -> SignIn:
+        """What the provider said of the principal when it was issued or last renewed."""
+        vouched_at_ms = self.issued_at_ms if self.vouched_at_ms is None else self.vouched_at_ms
+        return SignIn(
+            groups=self.groups,
+            groups_unknown=self.groups_unknown,
+            claims=self.claims,
+            vouched_at_ms=vouched_at_ms,
+        )
 
     def is_live(self, now_ms: int) -> bool:
         """Whether it authenticates anybody now."""
@@ -85,10 +99,24 @@ class IssueCredential(Command, frozen=True, kw_only=True):
     claims: Mapping[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
     client_id: str | None = None
     maker_id: str | None = None
+    vouched_at_ms: int | None = None
+    renewal_sealed: bytes | None = None
 
     def serial(self) -> AggregateKey:
         """All of one principal, so that its number is right (on this server; others may add)."""
         return ("credentials of", self.principal_id)
+
+
+class RenewSession(Command, frozen=True, kw_only=True):
+    """Have a session hold what its provider says now."""
+
+    credential_id: str
+    sign_in: SignIn
+    renewal_sealed: bytes | None
+
+    def serial(self) -> AggregateKey:
+        """One history."""
+        return (KIND, self.credential_id)
 
 
 class RevokeCredential(Command, frozen=True, kw_only=True):
@@ -138,6 +166,29 @@ def issue(world: World, command: IssueCredential, context: Context) -> e.Credent
         client_id=command.client_id,
         maker_id=command.maker_id,
         expires_at_ms=command.expires_at_ms,
+        vouched_at_ms=command.vouched_at_ms,
+        renewal_sealed=command.renewal_sealed,
+    )
+
+
+def renew(world: World, command: RenewSession, context: Context) -> e.SessionRenewed | None:
+    """None when what is known is newer. Raises NotFound when the session has ended."""
+    found = world.get(KIND, command.credential_id)
+    if not isinstance(found, Credential) or found.credential_kind != SESSION:
+        raise NotFound(f"There is no session with id {shown(command.credential_id)}.")
+    said = command.sign_in
+    if said.vouched_at_ms < found.said.vouched_at_ms:
+        return None
+    return e.SessionRenewed(
+        envelope=context.envelope(
+            e.SessionRenewed, found.credential_id, expected_version=found.version
+        ),
+        principal_id=found.principal_id,
+        groups=said.groups,
+        groups_unknown=said.groups_unknown,
+        claims=dict(said.claims),
+        vouched_at_ms=said.vouched_at_ms,
+        renewal_sealed=command.renewal_sealed,
     )
 
 
@@ -165,6 +216,18 @@ def evolve(state: Credential | None, event: e.Event) -> Credential | None:
     match event:
         case e.CredentialIssued():
             return _issued(event)
+        case e.SessionRenewed():
+            if state is None:
+                raise Void("the session has ended")
+            return msgspec.structs.replace(
+                state,
+                version=state.version + 1,
+                groups=event.groups,
+                groups_unknown=event.groups_unknown,
+                claims=event.claims,
+                vouched_at_ms=event.vouched_at_ms,
+                renewal_sealed=event.renewal_sealed,
+            )
         case e.CredentialRevoked():
             if state is None:
                 raise Void("there is no such credential, or it has ended")
@@ -210,6 +273,8 @@ def _issued(event: e.CredentialIssued) -> Credential:
         issued_by=event.envelope.actor.principal_id,
         issued_at_ms=event.envelope.recorded_at_ms,
         expires_at_ms=event.expires_at_ms,
+        vouched_at_ms=event.vouched_at_ms,
+        renewal_sealed=event.renewal_sealed,
     )
 
 

@@ -43,6 +43,7 @@ Check = Callable[[World, State | None, Any], None]
 DECIDERS: Mapping[type[Command], Decide] = MappingProxyType(
     {
         principal.RegisterPrincipal: principal.register,
+        principal.NoteSignIn: principal.note_sign_in,
         access.DefineRole: access.define_role,
         access.RemoveRole: access.remove_role,
         access.MakeGrant: access.make_grant,
@@ -60,6 +61,7 @@ DECIDERS: Mapping[type[Command], Decide] = MappingProxyType(
         promotion_policy.SetPromotionPolicy: promotion_policy.set_policy,
         promotion_policy.RemovePromotionPolicy: promotion_policy.remove_policy,
         credential.IssueCredential: credential.issue,
+        credential.RenewSession: credential.renew,
         credential.RevokeCredential: credential.revoke,
         workspace.CreateWorkspace: workspace.create,
         workspace.UpdateWorkspace: workspace.update,

@@ -57,6 +57,13 @@ DAY_MS = 24 * 3600 * 1000
 TOKEN_LIFE_DAYS_MAX = 366
 TOKEN_LIFE_DAYS_DEFAULT = 90
 SESSION_LIFE_MS = 12 * 3600 * 1000
+"""Longest that a browser stays logged in, however often its session is renewed."""
+SESSION_RENEWED_MS = 5 * 60 * 1000
+"""What the provider said of who is logged in is asked for anew when it is so old."""
+SESSION_GRACE_MS = 3600 * 1000
+"""It counts for so long where it cannot be asked for: the provider is down, or does not renew."""
+SIGN_IN_NOTED_MS = DAY_MS
+"""A sign-in that says nothing new is noted when the last one is so old."""
 
 _KEY = re.compile(r"[/\w.\- :]*")
 _BAD_CHARACTERS = (

@@ -10,6 +10,7 @@ import pytest
 
 from muniment_auth import sessions
 from muniment_auth.credentials import (
+    DAY_MS,
     CredentialError,
     CredentialExpired,
     CredentialMalformed,
@@ -22,7 +23,16 @@ from muniment_auth.sessions import SESSION_COOKIE
 from muniment_auth.tokens import SESSION_PREFIX, TOKEN_PREFIX, Secret, new_secret
 
 NOW = 1_700_000_000_000
+GROUPS_DAYS = 30
 PAGE = {b"host": b"muniment.example", b"origin": b"https://muniment.example"}
+
+
+@dataclass(frozen=True)
+class Said:
+    groups: tuple[str, ...] = ("ml",)
+    groups_unknown: str | None = None
+    claims: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    vouched_at_ms: int = NOW
 
 
 @dataclass(frozen=True)
@@ -34,9 +44,7 @@ class Kept:
     principal_kind: str = "user"
     issuer: str = "https://id.example"
     scopes: tuple[str, ...] = ()
-    groups: tuple[str, ...] = ("ml",)
-    groups_unknown: str | None = None
-    claims: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    said: Said = field(default_factory=lambda: Said())
     client_id: str | None = "cli"
     expires_at_ms: int = NOW + 1000
     revoked_at_ms: int | None = None
@@ -46,9 +54,13 @@ def kept(secret: Secret, kind: str = "personal") -> Kept:
     return Kept(secret.id, secret.sha256, kind)
 
 
-def credentials(*known: Kept, names: Mapping[str, tuple[str, str]] | None = None) -> Credentials:
+def credentials(
+    *known: Kept,
+    names: Mapping[str, tuple[str, str]] | None = None,
+    latest: Said | None = None,
+) -> Credentials:
     by_id = {one.credential_id: one for one in known}
-    return Credentials(by_id.get, dict(names or {}).get)
+    return Credentials(by_id.get, dict(names or {}).get, None, lambda _: latest, GROUPS_DAYS)
 
 
 CHANCE = Random(1).randbytes
@@ -58,13 +70,46 @@ COOKIES = f"a=b; {SESSION_COOKIE}={SESSION.text}"
 
 
 def test_a_token_authenticates_its_principal_as_it_was_when_it_was_issued() -> None:
-    one = replace(kept(TOKEN), scopes=("run:*",), claims={"team": ("x",)}, groups_unknown="many")
+    said = Said(claims={"team": ("x",)}, groups_unknown="many")
+    one = replace(kept(TOKEN), scopes=("run:*",), said=said)
     found = credentials(one).authenticate_token(TOKEN.text, NOW)
     assert (found.id, found.kind, found.issuer) == ("anna-id", "user", "https://id.example")
     assert (found.auth_method, found.token_id, found.client_id) == ("token", TOKEN.id, "cli")
     assert (found.groups, found.groups_unknown) == (frozenset({"ml"}), "many")
-    assert (found.scopes, found.claims) == (frozenset({"run:*"}), one.claims)
+    assert (found.scopes, found.claims) == (frozenset({"run:*"}), said.claims)
     assert (found.subject, found.name) == ("", "anna-id")
+
+
+def test_a_token_holds_what_its_owners_latest_sign_in_showed() -> None:
+    latest = Said(groups=("ops",), claims={"team": ("y",)}, vouched_at_ms=NOW - DAY_MS)
+    found = credentials(kept(TOKEN), latest=latest).authenticate_token(TOKEN.text, NOW)
+    assert (found.groups, found.claims) == (frozenset({"ops"}), {"team": ("y",)})
+    session = credentials(kept(SESSION, "session"), latest=latest)
+    of_session = session.authenticate_session(COOKIES, "GET", {}, NOW)
+    assert of_session is not None
+    assert of_session.groups == {"ml"}, "a session is renewed by itself"
+
+
+@pytest.mark.parametrize("latest", [None, Said(groups=("ops",), vouched_at_ms=NOW)])
+def test_groups_and_claims_of_a_token_count_for_a_time_after_the_sign_in(
+    latest: Said | None,
+) -> None:
+    end_ms = NOW + GROUPS_DAYS * DAY_MS
+    one = replace(kept(TOKEN), expires_at_ms=end_ms + 1, said=Said(claims={"team": ("x",)}))
+    known = credentials(one, names={"anna-id": ("4711", "Anna")}, latest=latest)
+    assert known.authenticate_token(TOKEN.text, end_ms - 1).groups != frozenset()
+    found = known.authenticate_token(TOKEN.text, end_ms)
+    assert (found.id, found.groups, found.claims) == ("anna-id", frozenset(), {})
+    assert found.subject == "", "what is granted to claims may ask for `sub`"
+    assert found.groups_unknown is not None
+    assert "last signed in on 2023-11-14" in found.groups_unknown
+    assert "30 days" in found.groups_unknown
+
+
+def test_a_service_token_never_loses_groups_that_it_never_had() -> None:
+    one = replace(kept(TOKEN, "service"), expires_at_ms=NOW * 2, said=Said(groups=()))
+    found = credentials(one).authenticate_token(TOKEN.text, NOW + 300 * DAY_MS)
+    assert (found.groups, found.groups_unknown) == (frozenset(), None)
 
 
 def test_no_scopes_are_no_limit_and_a_name_is_told_where_it_is_at_hand() -> None:

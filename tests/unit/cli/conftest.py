@@ -24,7 +24,7 @@ from muniment_services.domain.run_data import LogBatch
 from muniment_services.domain.run_life import CreateRun, UpdateRun
 from muniment_services.write import Caller, Outcome
 
-ACTOR = Actor(principal_id="anna", auth_method="local")
+ACTOR = Actor(principal_id="anna", auth_method="local", token_id="annas-token")
 FILE = b"what was logged"
 FILES = "artifacts/files"
 RUN_ID_FILE = "run_id"

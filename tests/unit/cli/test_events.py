@@ -49,7 +49,7 @@ def test_values_cannot_play_tricks_with_the_terminal(call: Call, data_dir: Path)
 def test_json_holds_everything(call: Call, data_dir: Path, run_id: str) -> None:
     called = call("events", "--data-dir", data_dir, "--json", "--type", "batchlogged")
     (event,) = parsed(called.lines)
-    assert (event["topic"], event["key"], event["schema"]) == ("runs", run_id, "BatchLogged.v1")
+    assert (event["topic"], event["key"], event["schema"]) == ("runs", run_id, "BatchLogged.v2")
     assert event["envelope"]["actor"]["principal_id"] == "anna"
     assert event["headers"]["ce_subject"] == f"run/{run_id}"
     assert event["params"] == {"lr": "0.1"}
@@ -80,6 +80,8 @@ def test_history_is_merged_by_time_and_complete(call: Call, data_dir: Path) -> N
         (["--aggregate", "experiment/1"], {"ExperimentCreated"}),
         (["--topic", "runs", "--type", "ExperimentCreated"], set()),
         (["--actor", "ann"], BY_ANNA),
+        (["--token", "annas-token"], BY_ANNA),
+        (["--token", "annas"], set()),
         (["--since", "1w", "--type", "RunCreated"], {"RunCreated"}),
         (["--since", "2199-01-01"], set()),
         (["--topic", "runs", "--since", "2"], {"RunUpdated", "ArtifactUploaded"}),

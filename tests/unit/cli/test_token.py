@@ -13,6 +13,8 @@ import pytest
 
 from harness.server import Server, running_muniment
 from muniment_auth.tokens import TOKEN_PREFIX, parse
+from muniment_services.cli.asked import SERVER_VARIABLES
+from muniment_services.cli.client import TOKEN_VARIABLES
 from unit.cli.conftest import Call
 
 
@@ -24,7 +26,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def bare(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("MUNIMENT_TOKEN", "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_URI"):
+    for name in (*TOKEN_VARIABLES, *SERVER_VARIABLES):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -81,7 +83,7 @@ class Echo(BaseHTTPRequestHandler):
         if self.redirect:
             self.send_header("Location", self.redirect)
         self.end_headers()
-        self.wfile.write(b'{"tokens": []}')
+        self.wfile.write(b'{"tokens": [], "roles": [], "policies": []}')
 
     def log_message(self, *_: Any) -> None:
         """Print nothing."""
@@ -113,6 +115,32 @@ def test_the_token_comes_from_the_option_or_the_environment(
     assert handler.heard[-1][0] == "/api/v1/tokens?all=true"
 
 
+def test_every_command_finds_its_server_in_the_same_order(
+    call: Call,
+    echo: tuple[type[Echo], str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    handler, url = echo
+    nowhere = "http://127.0.0.1:1"
+    for command in (("token", "list"), ("access", "roles"), ("policy", "list")):
+        handler.heard.clear()
+        monkeypatch.delenv("MUNIMENT_SERVER", raising=False)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlruns.db")
+        assert "no server has" in call(*command).err, "MLflow's may name what is no server"
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
+        call(*command)
+        assert len(handler.heard) == 1
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", nowhere)
+        monkeypatch.setenv("MUNIMENT_SERVER", url)
+        call(*command)
+        assert len(handler.heard) == 2
+        monkeypatch.setenv("MUNIMENT_SERVER", nowhere)
+        call(*command, "--url", url)
+        assert len(handler.heard) == 3
+        assert "no server has" in call(*command, "--data-dir", tmp_path / "mine").err
+
+
 def test_a_token_is_not_sent_on_to_where_a_server_points(
     call: Call, echo: tuple[type[Echo], str]
 ) -> None:
@@ -126,4 +154,6 @@ def test_a_token_is_not_sent_on_to_where_a_server_points(
 def test_a_token_variable_is_no_misspelt_setting(tmp_path: Path) -> None:
     from muniment_services.config import unknown_variables
 
-    assert unknown_variables({"MUNIMENT_TOKEN": "x", "MUNIMENT_TOKENS": "x"}) == ["MUNIMENT_TOKENS"]
+    assert unknown_variables(
+        {"MUNIMENT_TOKEN": "x", "MUNIMENT_SERVER": "x", "MUNIMENT_TOKENS": "x"}
+    ) == ["MUNIMENT_TOKENS"]

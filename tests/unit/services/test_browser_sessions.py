@@ -177,7 +177,7 @@ def test_a_login_clears_the_sessions_that_nobody_ended(tmp_path: Path) -> None:
         await stage.browser().log_in()
         (first,) = stage.sessions()
         wish = Wish(SESSION, "browser", expires_at_ms=now_ms() + 20)
-        anna = principal_of(first)
+        anna = principal_of(first, first.said)
         caller = Caller(actor=anna.actor, request_id="r", workspace="default")
         _, short = await issue(stage.services.writer, caller, anna, wish, None)
         while now_ms() < short.expires_at_ms:  # noqa: ASYNC110

@@ -36,7 +36,13 @@ def behind(services: Services) -> tuple[Services, list[str]]:
             looks.append("look")
 
     fields = {f.name: getattr(services, f.name) for f in dataclasses.fields(services)}
-    fields["credentials"] = Credentials(find, services.identities.subject_and_name)
+    fields["credentials"] = Credentials(
+        find,
+        services.identities.subject_and_name,
+        None,
+        services.identities.latest_sign_in,
+        groups_days=30,
+    )
     return Behind(**fields), looks
 
 
