@@ -88,18 +88,33 @@ def _text(found: object) -> str:
 
 
 def _kind(issuer: Issuer, claims: Claims, client: str | None) -> str:
-    """Sources: how each vendor marks tokens of client credentials."""
+    """Sources: how each vendor marks tokens of client credentials. What none marks is a user's."""
     if issuer.profile.kind != "user":
         return issuer.profile.kind
-    username, email = claims.get("preferred_username"), claims.get("email")
+    email = claims.get("email")
     is_service = (
         claims.get("idtyp") == "app"
         or claims.get("gty") == "client-credentials"
         or (client is not None and claims.get("sub") == client)
-        or (isinstance(username, str) and username.startswith("service-account-"))
         or (isinstance(email, str) and email.endswith(".gserviceaccount.com"))
+        or (issuer.profile_name == "keycloak" and _is_service_account(claims, client))
+        or (issuer.profile_name == "entra" and _is_application(claims))
     )
     return "service" if is_service else "user"
+
+
+def _is_service_account(claims: Claims, client: str | None) -> bool:
+    # Keycloak names a client's own user after it, in lower case; the name needs the scope profile,
+    # but where the client called from (client scope service_account) stands in its tokens alone.
+    username, name = claims.get("preferred_username"), client or ""
+    if isinstance(username, str):
+        return bool(name) and username == f"service-account-{name}".lower()
+    return bool(name) and "clientHost" in claims and claims.get("client_id") == name
+
+
+def _is_application(claims: Claims) -> bool:
+    # Where idtyp is not asked for: an application's token is about itself, for nobody's scope.
+    return claims.get("sub") == claims.get("oid") and "scp" not in claims
 
 
 def _name(claims: Claims, subject: str) -> str:

@@ -132,7 +132,13 @@ def test_who_acts_for_whom_is_kept() -> None:
 @pytest.mark.parametrize(
     ("profile", "shape", "kind"),
     [
-        ("keycloak", {"preferred_username": "service-account-trainer"}, "service"),
+        ("keycloak", {"preferred_username": "service-account-app"}, "service"),
+        ("keycloak", {"preferred_username": "service-account-other"}, "user"),
+        ("keycloak", {"client_id": "app", "clientHost": "10.0.0.1"}, "service"),
+        ("keycloak", {"client_id": "app"}, "user"),
+        ("entra", {"sub": "o-1", "scp": None}, "service"),
+        ("entra", {"sub": "o-1"}, "user"),
+        ("okta", {"sub": "app", "uid": None}, "service"),
         ("entra", {"idtyp": "app", "scp": None}, "service"),
         ("generic", {"sub": "app"}, "service"),
         ("keycloak", {"preferred_username": "ana"}, "user"),
