@@ -18,12 +18,15 @@ fail() {
     exit 1
 }
 
-# What the environment was made from. The path is part of it: console scripts name their interpreter.
-fingerprint() {
+# Of the standard input.
+checksum() {
     local sum=sha256sum
     command -v sha256sum >/dev/null || sum='shasum -a 256'
-    { cat "$lock" "$root/pyproject.toml" && printf '%s' "$root"; } | $sum | cut -d ' ' -f 1
+    $sum | cut -d ' ' -f 1
 }
+
+# What the environment was made from. The path is part of it: console scripts name their interpreter.
+fingerprint() { { cat "$lock" "$root/pyproject.toml" && printf '%s' "$root"; } | checksum; }
 
 stamped() { [ -x "$venv/bin/python" ] && [ "$(cat "$stamps/$1" 2>/dev/null)" = "$2" ]; }
 

@@ -2,7 +2,7 @@
 
 moto answers as S3 does where nothing goes wrong; it looks at no signature and at no permission.
 What depends on those is tested on MinIO, whose binary is looked for where MUNIMENT_TEST_MINIO says,
-or in `.cache/tools`: `GOBIN=$PWD/.cache/tools go install github.com/minio/minio@latest`.
+or where `deploy/scripts/tools` builds it.
 """
 
 from __future__ import annotations
@@ -70,7 +70,9 @@ class ObjectStoreServer:
 
 def minio_binary() -> Path | None:
     """Where MinIO's binary is, if it is anywhere."""
-    path = Path(os.environ.get("MUNIMENT_TEST_MINIO", CHECKOUT / ".cache" / "tools" / "minio"))
+    path = Path(
+        os.environ.get("MUNIMENT_TEST_MINIO", CHECKOUT / ".cache" / "tools" / "bin" / "minio")
+    )
     return path if path.exists() else None
 
 
