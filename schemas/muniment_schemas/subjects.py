@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -49,8 +50,9 @@ class Schemas:
     newest: Mapping[str, Subject]
 
     @staticmethod
+    @cache
     def load() -> Schemas:
-        """Read and parse every schema file of the package (about 50, tens of milliseconds)."""
+        """Read and parse every schema file of the package: once, since it takes 0.1 s and more."""
         subjects = sorted(
             (
                 _subject(entry.name, json.loads(entry.read_text("utf-8")))

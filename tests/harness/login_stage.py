@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.begun import begun
 from harness.door import PUBLIC_URL, Answered, Door
 from harness.provider import FakeIssuer, FakeProvider, TokenRefused
 from muniment_auth.code_flow import CodeFlow
@@ -104,7 +105,7 @@ def on_stage(folder: Path, test: Callable[[Stage], Awaitable[None]], *issuers: F
 
     async def main() -> None:
         provider = FakeProvider({issuer.name: issuer for issuer in issuers or (CORP,)})
-        async with bootstrap.services(Settings(data_dir=folder)) as services:
+        async with bootstrap.services(Settings(data_dir=begun(folder))) as services:
             whole = dataclasses.replace(services, browser=browser_login(provider))
             await test(Stage(whole, provider))
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 
+from harness.begun import begun
 from harness.tokens import AUDIENCE, Provider, reached
 from muniment_auth.authenticate import Authenticator
 from muniment_auth.principal import principal_id
@@ -84,7 +85,7 @@ def served(data_dir: Path, *beside: Provider, **settings: Any) -> Iterator[Serve
     providers = (provider, *beside)
     authenticator = Authenticator([one.issuer() for one in providers], reached(*providers))
     chosen = Settings(
-        data_dir=data_dir,
+        data_dir=begun(data_dir),
         issuer=provider.url,
         audience=AUDIENCE,
         admin_group=ADMINS,

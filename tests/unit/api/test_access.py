@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 
 import pytest
 
+from harness.begun import begun
 from muniment_auth.principal import Principal
 from muniment_schemas.ids import PrincipalId
 from muniment_services import bootstrap
@@ -106,7 +107,7 @@ class Door:
 
 def run(folder: Path, test: Callable[[Door], Awaitable[None]]) -> None:
     async def main() -> None:
-        async with bootstrap.services(Settings(data_dir=folder)) as services:
+        async with bootstrap.services(Settings(data_dir=begun(folder))) as services:
             await test(Door(services))
 
     asyncio.run(main())

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import structlog
 
+from harness.begun import begun
 from muniment_schemas.columns import pack
 from muniment_schemas.envelope import Actor
 from muniment_services import bootstrap
@@ -53,7 +54,7 @@ async def _fill(folder: Path) -> None:
         return outcome.event.envelope.aggregate_id.encode()
 
     caller = Caller(actor=ACTOR, request_id="r", workspace="default")
-    async with bootstrap.services(Settings(data_dir=folder)) as services:
+    async with bootstrap.services(Settings(data_dir=begun(folder))) as services:
         submit = services.writer.submit
         create = CreateExperiment(
             name="e", artifact_location=None, artifact_root="mlflow-artifacts:"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.begun import begun
 from muniment_auth.identity import FolderKeys, KeysUnavailable
 from muniment_auth.principal import Principal, local_principal, principal_id
 from muniment_services import bootstrap
@@ -42,7 +43,7 @@ class Down:
 
 def run(folder: Path, test: Callable[[Services], Awaitable[None]]) -> None:
     async def main() -> None:
-        async with bootstrap.services(Settings(data_dir=folder)) as services:
+        async with bootstrap.services(Settings(data_dir=begun(folder))) as services:
             await test(services)
 
     asyncio.run(main())

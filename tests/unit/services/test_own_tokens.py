@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import structlog
 
+from harness.begun import begun
 from harness.door import Answered, Door
 from muniment_auth.principal import Principal, local_principal, principal_id
 from muniment_auth.tokens import TOKEN_PREFIX, is_ours, parse
@@ -47,7 +48,7 @@ LOCAL = local_principal("root")
 
 def run(folder: Path, test: Callable[[Services], Awaitable[None]]) -> None:
     async def main() -> None:
-        async with bootstrap.services(Settings(data_dir=folder)) as services:
+        async with bootstrap.services(Settings(data_dir=begun(folder))) as services:
             await services.identities.register_once(ANNA)
             await test(services)
 

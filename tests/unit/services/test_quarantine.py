@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from harness.begun import begun
 from muniment_schemas.codec import Codec
 from muniment_schemas.envelope import Actor, Event
 from muniment_schemas.events import BatchLogged, RecordQuarantined
@@ -88,7 +89,7 @@ async def reports(services: Services) -> list[RecordQuarantined]:
 
 
 def test_a_record_that_cannot_be_read_stops_its_own_history_only(tmp_path: Path) -> None:
-    settings = Settings(data_dir=tmp_path)
+    settings = Settings(data_dir=begun(tmp_path))
 
     async def first() -> tuple[str, str]:
         async with bootstrap.services(settings) as services:
@@ -138,7 +139,7 @@ def test_what_a_foreign_producer_wrote_stops_nothing_of_ours(
     tmp_path: Path, topic: str, key: bytes, value: bytes, headers: tuple[tuple[str, bytes], ...]
 ) -> None:
     async def run(count: int) -> None:
-        async with bootstrap.services(Settings(data_dir=tmp_path)) as services:
+        async with bootstrap.services(Settings(data_dir=begun(tmp_path))) as services:
             at = TopicPartition(topic, 0)
             await services.fold.log.append(NewRecord(at, key, value, headers, 1_800_000_000_000))
             run_id = await run_id_of(services)
@@ -170,7 +171,7 @@ def test_what_was_held_takes_effect_once_a_release_can_fold_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def run() -> None:
-        async with bootstrap.services(Settings(data_dir=tmp_path)) as services:
+        async with bootstrap.services(Settings(data_dir=begun(tmp_path))) as services:
             stopped, other = await run_id_of(services), await run_id_of(services)
             with monkeypatch.context() as faulty:
                 faulty.setattr(state_module, "EVOLVERS", refusing(stopped, "hard"))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.begun import begun
 from muniment_projections.runner import ProjectionsUnavailable
 from muniment_services import bootstrap
 from muniment_services.api.services import Services
@@ -144,7 +145,7 @@ def test_the_server_says_when_its_projections_have_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def main() -> None:
-        async with bootstrap.services(Settings(data_dir=tmp_path)) as services:
+        async with bootstrap.services(Settings(data_dir=begun(tmp_path))) as services:
             await services.runner.fresh()
 
             def broken(*_: object) -> None:
