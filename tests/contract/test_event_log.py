@@ -25,6 +25,7 @@ from harness.event_log import (
     since,
     stored,
 )
+from harness.examples import examples
 from muniment_schemas.ids import Offset
 from muniment_services.log.base import (
     IN_FLIGHT_BYTES_MAX,
@@ -432,7 +433,8 @@ class Play:
 
 
 @settings(
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(20),
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(steps=STEPS)
 def test_any_order_of_steps(

@@ -20,6 +20,8 @@ from sklearn.linear_model import LinearRegression
 from harness.object_store import running_moto
 from harness.server import Server, ServerFailed, running_muniment
 
+pytestmark = pytest.mark.slow
+
 MIB = 1024**2
 LARGE_MIB = 200
 FILES = "/api/2.0/mlflow-artifacts/artifacts"
@@ -125,7 +127,6 @@ def test_parts_of_one_upload_may_go_to_different_servers(
     assert again.status_code == 404, "the parts are gone"
 
 
-@pytest.mark.slow
 def test_a_large_file_goes_up_and_down(run_id: str, tmp_path: Path) -> None:
     digest = hashlib.sha256()
     block = os.urandom(MIB)

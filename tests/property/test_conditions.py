@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from harness.examples import examples
 from muniment_projections.base import Connection
 from muniment_projections.search.entities.runs import RUNS
 from muniment_projections.search.errors import SearchError
@@ -166,7 +167,7 @@ def simple(**fields: Any) -> Run:
     )  # fmt: skip
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400))
 @given(query=queries, run=runs())
 @example(query="metrics.p = 1e400", run=simple(metrics={"p": math.inf}))
 @example(query="metrics.p < 1e400", run=simple(metrics={"p": math.inf}))
@@ -184,7 +185,7 @@ def test_a_condition_decides_as_a_search_does(connection: Connection, query: str
     assert conditions.holds(query, run) == found(connection, query, run)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 @given(text=texts, pattern=patterns)
 def test_patterns_match_as_the_database_has_them(
     connection: Connection, text: str, pattern: str

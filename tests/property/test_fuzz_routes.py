@@ -19,6 +19,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.begun import begun
+from harness.examples import examples
 from harness.exchanges import Step, _full_path, load, scenario_names
 from harness.login_stage import CORP, PARTNER, browser_login
 from harness.provider import FakeProvider
@@ -139,7 +141,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder: Path = tmp_path_factory.mktemp("fuzzed")
     loop = asyncio.new_event_loop()
     stack = AsyncExitStack()
-    running = bootstrap.services(Settings(data_dir=folder))
+    running = bootstrap.services(Settings(data_dir=begun(folder)))
     gateway = build(lambda: running, HostCheck(()), LocalCallers(bootstrap.local_user()))
     services = loop.run_until_complete(stack.enter_async_context(running))
     provider = FakeProvider({CORP.name: CORP, PARTNER.name: PARTNER})
@@ -184,7 +186,7 @@ def check(server: Server, method: str, path: str, query: bytes, sent: Headers, b
 
 
 @given(st.data())
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=examples(EXAMPLES))
 def test_no_request_is_answered_by_a_fault(server: Server, data: st.DataObject) -> None:
     route = data.draw(st.sampled_from(FUZZED))
     method = data.draw(st.sampled_from([route.method, route.method, "HEAD", "DELETE"]))
@@ -193,7 +195,7 @@ def test_no_request_is_answered_by_a_fault(server: Server, data: st.DataObject) 
 
 
 @given(st.data())
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=examples(EXAMPLES))
 def test_no_recorded_call_with_a_part_changed_is_answered_by_a_fault(
     server: Server, data: st.DataObject
 ) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from muniment_services.api.errors import ApiError
@@ -88,7 +88,6 @@ def outcome(read: Read, body: bytes) -> tuple[str, object]:
         return "refused", error.message
 
 
-@settings(deadline=None)
 @given(names, st.data(), st.booleans())
 def test_a_clean_body_goes_the_fast_way_to_the_same_command(
     name: str, data: st.DataObject, escaped: bool
@@ -98,7 +97,6 @@ def test_a_clean_body_goes_the_fast_way_to_the_same_command(
     assert outcome(quick, body) == outcome(careful, body)
 
 
-@settings(deadline=None)
 @given(names, st.data(), odd, st.booleans())
 def test_an_odd_body_is_read_alike_or_left_to_the_careful_way(
     name: str, data: st.DataObject, value: object, inside: bool
@@ -116,7 +114,6 @@ def test_an_odd_body_is_read_alike_or_left_to_the_careful_way(
 
 
 @pytest.mark.parametrize("name", sorted(ROUTES))
-@settings(deadline=None)
 @given(body=st.binary(max_size=40) | st.text(max_size=40).map(lambda text: text.encode()))
 def test_any_bytes_are_refused_as_the_clients_mistake(name: str, body: bytes) -> None:
     quick, careful, _ = ROUTES[name]

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness import governed
+from harness.examples import examples
 from harness.memory_log import MemoryLog
 from harness.world import TestWorld
 from muniment_projections.base import Folded
@@ -212,7 +213,7 @@ def check_state(store: Store, live: CurrentState) -> None:
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40))
 @given(histories(), st.lists(st.integers(1, 60), max_size=6), st.integers(1, 9))
 def test_any_batching_gives_the_same_tables_and_state(
     world: TestWorld, sizes: list[int], batch_max: int
@@ -255,7 +256,7 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25))
 @given(
     histories(),
     st.lists(st.tuples(st.integers(1, 6), st.booleans()), min_size=1, max_size=3),
@@ -281,7 +282,7 @@ def test_a_process_that_dies_anywhere_goes_on_to_the_same_tables_and_state(
     expected.close()
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(15))
 @given(histories(), st.data())
 def test_catching_up_stops_exactly_where_it_is_told_to(
     world: TestWorld, data: st.DataObject

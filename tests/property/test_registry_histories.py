@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness import governed
+from harness.examples import examples
 from harness.world import TestWorld
 from muniment_projections.base import Connection, Folded
 from muniment_projections.registry import tables
@@ -132,7 +133,7 @@ def check_intervals(connection: Connection) -> None:
             assert all(end is None or begin <= end for begin, end, _, _ in intervals)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25))
 @given(histories(), st.lists(st.integers(0, 46), max_size=4))
 def test_any_batching_gives_the_same_state_and_tables(world: TestWorld, places: list[int]) -> None:
     items = folded(world)
@@ -144,7 +145,7 @@ def test_any_batching_gives_the_same_state_and_tables(world: TestWorld, places: 
     assert stored == world.state.catalog
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25))
 @given(histories(), st.integers(0, 46))
 def test_a_restart_anywhere_goes_on_to_the_same_state(world: TestWorld, place: int) -> None:
     items = folded(world)
@@ -159,7 +160,7 @@ def test_a_restart_anywhere_goes_on_to_the_same_state(world: TestWorld, place: i
     assert (state.catalog, state.names) == (world.state.catalog, world.state.names)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25))
 @given(histories())
 def test_every_moment_is_read_back_as_it_was(world: TestWorld) -> None:
     then: dict[int, dict[str, RegisteredModel]] = {}

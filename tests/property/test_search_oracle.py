@@ -13,6 +13,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.examples import examples
 from muniment_projections.base import Connection
 from muniment_projections.runs.reader import RunSearch, View, search_runs
 from unit.projections.runs.samples import (
@@ -342,7 +343,7 @@ def request(
     )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(runs("a"), stages, conjunctions, views, orders, st.integers(1, 5))
 def test_search_equals_the_rules_and_pages_join_to_the_whole(
     found: list[Run],
@@ -372,7 +373,7 @@ def test_search_equals_the_rules_and_pages_join_to_the_whole(
     assert pages == [run.run_id for run in right]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 @given(runs("a"), runs("b"), conjunctions, orders, st.integers(1, 4))
 def test_runs_that_arrive_between_pages_are_neither_skipped_nor_do_they_repeat_others(
     found: list[Run], arriving: list[Run], filters: list[Clause], wanted: Ordered, size: int

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from obstore.store import LocalStore
 from structlog.testing import capture_logs
 
+from harness.examples import examples
 from harness.world import TestWorld
 from muniment_projections.store import LAYOUT_VERSION, Store
 from muniment_schemas.ids import Offset
@@ -89,7 +90,7 @@ def snapshot_of(store: Store, at: Path, now_ms: int = 1) -> Manifest:
     return maker.store(maker.copy(store), 3, unheard)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25))
 @given(histories(), st.data())
 def test_a_snapshot_and_the_tail_are_the_whole_log(world: TestWorld, data: st.DataObject) -> None:
     log = log_of(world.records)

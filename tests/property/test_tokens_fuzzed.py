@@ -14,6 +14,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.examples import examples
 from harness.hostile_tokens import b64
 from harness.tokens import AUDIENCE, URLS, Provider, reached, signed
 from muniment_auth.authenticate import Authenticator
@@ -69,14 +70,14 @@ def assert_whole(found: Principal | AuthError) -> None:
 
 
 @given(profile=st.sampled_from(list(URLS)), changes=st.dictionaries(NAMES, VALUES, max_size=4))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 def test_claims_of_any_shape(profile: str, changes: dict[str, Any]) -> None:
     provider = PROVIDERS[profile]
     assert_whole(entered(signed(provider.key, {**provider.claims(), **changes})))
 
 
 @given(header=st.dictionaries(st.sampled_from(["alg", "kid", "typ", "jwk", "crit", "x"]), VALUES))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 def test_headers_of_any_shape_let_nobody_in(header: dict[str, Any]) -> None:
     provider = PROVIDERS["generic"]
     text = json.dumps({"alg": "RS256", "kid": "rsa-1", **header})
@@ -86,7 +87,7 @@ def test_headers_of_any_shape_let_nobody_in(header: dict[str, Any]) -> None:
 
 
 @given(place=st.integers(0, 5000), put=st.characters(max_codepoint=255), cut=st.integers(0, 3))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 def test_a_token_with_a_character_changed_lets_nobody_in(place: int, put: str, cut: int) -> None:
     token = PROVIDERS["keycloak"].token()
     place %= len(token)

@@ -41,6 +41,7 @@ def check_race(race: Race, home: Home, replicas: Sequence[Replica]) -> None:
     )
 
 
+@pytest.mark.slow
 def test_two_replicas_on_one_broker(lone_home: Home, team: StartTeam) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")

@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from muniment_auth import tokens
@@ -125,7 +125,6 @@ PARTS = st.sampled_from(["*", "run", "experiment", "read", "write"])
 SCOPES = st.just("*") | st.tuples(PARTS, PARTS).map(":".join)
 
 
-@settings(deadline=None)
 @given(st.frozensets(SCOPES, min_size=1), st.frozensets(SCOPES, min_size=1))
 def test_what_is_covered_never_stands_for_more(has: frozenset[str], asks: frozenset[str]) -> None:
     known = [f"{resource}:{verb}" for resource in ("run", "experiment", "new") for verb in VERBS]

@@ -6,7 +6,7 @@ import posixpath
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.world import TestWorld
@@ -54,7 +54,6 @@ def test_a_dot_is_no_part_of_a_path() -> None:
         checked_path("a/./b")
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from(["..", ".", "a", "", "%2e", "/", "#", "\\"])), st.integers(0, 3))
 def test_what_passes_stays_below_the_root(parts: list[str], encodings: int) -> None:
     path = "/".join(parts)
@@ -127,7 +126,6 @@ def test_a_blank_name_is_not_the_root(given: str) -> None:
         file_path(given)
 
 
-@settings(deadline=None)
 @given(st.text(max_size=4))
 def test_a_file_always_has_a_name(given: str) -> None:
     try:

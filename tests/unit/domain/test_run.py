@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.world import TestWorld
@@ -275,7 +275,6 @@ some_points = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(some_points, st.integers(0, 100))
 def test_latest_is_the_greatest_step_then_time_then_value(
     points: list[tuple[str, float, int, int]], cut: int

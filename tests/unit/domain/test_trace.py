@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.world import TestWorld
@@ -232,7 +232,6 @@ def test_spans_in_a_ring_end() -> None:
     assert total(ring, 0) == {"input_tokens": 1}
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 5)), max_size=12), st.randoms())
 def test_usage_does_not_depend_on_how_spans_are_batched(
     given_spans: list[tuple[int, int]], chance: Any

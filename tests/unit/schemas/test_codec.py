@@ -7,7 +7,7 @@ import struct
 
 import fastavro.schema
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from muniment_schemas.codec import Codec, Undecodable, UnknownFraming
@@ -44,7 +44,6 @@ longs = st.integers(-(2**63), 2**63 - 1)
 metric_points = st.lists(st.tuples(st.text(max_size=5), floats, longs, longs), max_size=50)
 
 
-@settings(deadline=None)
 @given(metric_points, st.dictionaries(st.text(), st.text()), st.dictionaries(st.text(), st.text()))
 def test_batches_survive_bit_for_bit(
     given_points: list[tuple[str, float, int, int]], params: dict[str, str], tags: dict[str, str]
@@ -110,7 +109,6 @@ def test_bytes_behind_the_value_are_undecodable() -> None:
         CODEC.decode(whole + b"x")
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_damaged_bytes_raise_codec_errors_and_nothing_else(tail: bytes) -> None:
     head = CODEC.encode(RunDeleted(envelope=envelope("RunDeleted")))[:HEADER_BYTES]
@@ -121,7 +119,6 @@ def test_damaged_bytes_raise_codec_errors_and_nothing_else(tail: bytes) -> None:
     assert CODEC.encode(event)[:HEADER_BYTES] == head
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**48 - 1), st.binary(min_size=10, max_size=10))
 def test_uuid7_sorts_by_time_and_has_version_and_variant(now_ms: int, random: bytes) -> None:
     made = uuid7_hex(now_ms, random)

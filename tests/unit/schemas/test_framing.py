@@ -7,7 +7,7 @@ from io import BytesIO
 
 import fastavro
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from muniment_schemas.codec import Codec, CodecError, UnknownFraming, UnknownSchemaId
@@ -141,7 +141,6 @@ def test_nothing_is_written_unless_every_type_has_an_id() -> None:
         Codec(SCHEMAS, Confluent(lacking))
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_damaged_bytes_raise_codec_errors_and_nothing_else(tail: bytes) -> None:
     codec = Codec(SCHEMAS, Confluent(IDS), Told())

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.examples import examples
 from muniment_projections.base import Connection, Folded
 from muniment_projections.metrics.apply import MetricsProjection
 from muniment_projections.metrics.reader import (
@@ -142,7 +143,7 @@ measured = st.tuples(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(st.lists(measured, max_size=25), st.integers(1, 4))
 def test_pages_of_a_history_join_to_the_whole(rows: list[Row], size: int) -> None:
     with empty() as connection:
@@ -187,7 +188,7 @@ def sampled_indices(total: int, most: int) -> list[int]:
     return [*starts[:-1], total - 1]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80))
 @given(st.integers(0, 40), st.integers(1, 12))
 def test_a_sample_is_even_and_keeps_both_ends(total: int, most: int) -> None:
     with empty() as connection:
