@@ -32,7 +32,7 @@ from muniment_services.log.base import (
 )
 from muniment_services.log.kafka import KafkaLog
 from muniment_services.log.kafka_connection import Brokers
-from muniment_services.log.kafka_producer import APPEND_S_MAX, WATCH_S
+from muniment_services.log.kafka_producer import APPEND_S_MAX, REQUEST_S_MAX, WATCH_S
 
 pytestmark = pytest.mark.slow
 
@@ -219,6 +219,25 @@ def test_a_frozen_broker_that_goes_on_is_taken_up_again(own: Cluster, prefix: st
         own.brokers[1].thaw()
         (again,) = await healed(log)
         assert (await log.end_offsets())[RUN[0]] == again.offset + 1
+        await log.close()
+
+    asyncio.run(run())
+
+
+def test_what_is_sent_again_is_written_once(own: Cluster, prefix: str) -> None:
+    # The frozen broker has the request, and takes it once it goes on; by then we have sent it anew.
+    async def run() -> None:
+        log = log_at(own.bootstrap, prefix)
+        await log.start()
+        await appended(log, [new(RUN[0], "before")])
+        own.brokers[1].freeze()
+        waiting = [log.append(new(RUN[0], f"{n}")) for n in range(3)]
+        await asyncio.sleep(REQUEST_S_MAX + 1.0)
+        waiting += [log.append(new(RUN[0], f"{n}")) for n in range(3, 6)]
+        own.brokers[1].thaw()
+        acknowledged = await asyncio.gather(*waiting)
+        assert log.producer.restarts == 0
+        assert read_all(log, RUN[0])[1:] == acknowledged
         await log.close()
 
     asyncio.run(run())

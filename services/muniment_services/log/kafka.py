@@ -1,10 +1,10 @@
 """The event log on Apache Kafka: topics `<prefix>.<topic>`, any number of writers and readers.
 
 The life of one append:
-1. `append` (event loop) checks the limits and hands the record to the producer, idempotent and with
-   `acks=all`.
-2. Its sender's thread batches what is queued for a partition; one batch of a partition is under way
-   at a time, so that offsets follow the calls.
+1. `append` (event loop) checks the limits; all that was appended in one turn of the loop is handed
+   to the sender, an idempotent producer with `acks=all`.
+2. Its thread batches what is queued for a partition; one request to a broker is under way at a
+   time, so that offsets follow the calls, and what comes meanwhile shares the next request.
 3. When all in-sync replicas have the batch, its futures are completed on the loop.
 4. This process's followers get the record at once if it is the next one for them; every other
    record, and other processes' followers, by a fetch.
@@ -76,7 +76,7 @@ class KafkaLog:
         self._names = Names(prefix, self.partitions)
         consumers = Consumers(brokers, self._names)
         self._consumers = consumers
-        self._producer = Producer(brokers, self._names.topics, self._offer)
+        self._producer = Producer(brokers, self._names.theirs, self._offer)
         self._ends = EndOffsets(consumers, self._refuse_loss)
         self._readers = Readers(consumers)
         self._made: list[Topic] = []

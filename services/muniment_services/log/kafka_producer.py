@@ -1,10 +1,9 @@
-"""Appends records to Kafka by a producer that is thrown away rather than mended.
+"""Appends records to Kafka by a sender that is thrown away rather than mended.
 
-An idempotent producer of kafka-python that gave up a batch which it had sent never sends again, and
-says nothing (its transaction manager stays READY without a producer id); one whose batch the broker
-refused fails everything after it. So the first record that fails ends the producer: all that it
-holds fails at once, and another is made. What is appended meanwhile waits for that; when no broker
-answers it fails too, and appends are refused until one does.
+A sender that failed, or from which nothing was heard for too long, could not tell what was written
+of what it holds. So the first record that fails ends it: all that it holds fails at once, and
+another is made, with a producer id of its own. What is appended meanwhile waits for that; when no
+broker answers it fails too, and appends are refused until one does.
 
 What always holds: a future of a record is done within APPEND_S_MAX + WATCH_S of its append; it has
 a result only if all in-sync replicas have the record; a record that failed is never sent again
@@ -15,15 +14,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from kafka import KafkaProducer
-from kafka.errors import KafkaError, MessageSizeTooLargeError
+from kafka import TopicPartition as KafkaPartition
 
 from muniment_schemas.ids import Offset
 from muniment_services.log.base import (
@@ -31,13 +28,14 @@ from muniment_services.log.base import (
     IN_FLIGHT_RECORDS_MAX,
     RECORD_BYTES_MAX,
     LogBackpressure,
-    LogError,
     LogUnavailable,
     NewRecord,
     Record,
     RecordTooLarge,
+    TopicPartition,
 )
 from muniment_services.log.kafka_connection import Brokers, connected
+from muniment_services.log.kafka_sender import Sender
 from muniment_services.log.kafka_topics import MESSAGE_BYTES_MAX
 
 APPEND_S_MAX = 10.0
@@ -49,17 +47,15 @@ REQUEST_S_MAX = 4.0
 WATCH_S = 1.0
 """How often the oldest record in flight is looked at, and brokers are tried that did not answer."""
 
-METADATA_MS_MAX = 200
-"""A topic that a running producer does not know any more holds up the event loop so long, once."""
-
 CLOSE_S_MAX = 10.0
-BATCH_BYTES_MAX = 1024 * 1024
-IN_FLIGHT_REQUESTS_MAX = 5
+
+FRAME_BYTES_MAX = 1024
+"""What stands around a record's value, key and headers in a batch of one, and more."""
 
 _log = structlog.get_logger("muniment.log")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _InFlight:
     record: NewRecord
     future: asyncio.Future[Record]
@@ -68,33 +64,31 @@ class _InFlight:
 
 
 class Producer:
-    """Lives on one event loop; the sender's thread of kafka-python tells it what became of what."""
+    """Lives on one event loop; its sender's thread tells it what became of what."""
 
     def __init__(
         self,
         brokers: Brokers,
-        names: Mapping[str, str],
+        partitions: Mapping[TopicPartition, KafkaPartition],
         durable: Callable[[Sequence[Record]], None],
     ) -> None:
-        """names: our topics to those of the cluster. durable: shown what was acknowledged."""
+        """partitions: ours, to those of the cluster. durable: shown what was acknowledged."""
         self._durable = durable
         self._brokers = brokers
-        self._names = names
+        self._partitions = partitions
         self._loop: asyncio.AbstractEventLoop
-        self._producer: KafkaProducer | None = None
-        self._flying: dict[int, _InFlight] = {}
-        self._number = 0
+        self._sender: Sender[_InFlight] | None = None
+        self._flying: dict[_InFlight, None] = {}
+        self._queued: list[_InFlight] = []
         self._bytes = 0
-        self._done: deque[tuple[int, Any]] = deque()
-        self._told = threading.Event()
         self._watcher: asyncio.Task[None] | None = None
         self._maker: asyncio.Task[None] | None = None
-        self._waiting: list[int] = []
         self._refusing = True
         self._reason = "it is not open"
         self._closing = False
+        self._landed = asyncio.Event()
         self.restarts = 0
-        """Producers that were given up since the start."""
+        """Senders that were given up since the start."""
 
     @property
     def in_flight_bytes(self) -> int:
@@ -109,7 +103,7 @@ class Producer:
     async def start(self) -> None:
         """Connect. Raises LogUnavailable."""
         self._loop = asyncio.get_running_loop()
-        self._producer = await asyncio.to_thread(self._make)
+        self._sender = await asyncio.to_thread(self._make)
         self._refusing = False
         self._watcher = asyncio.create_task(self._watch())
 
@@ -117,13 +111,14 @@ class Producer:
         """Wait until what was appended is acknowledged or has failed; then take nothing more."""
         self._closing = self._refusing = True
         self._reason = "it is closed"
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            with suppress(KafkaError):
-                await asyncio.to_thread(producer.close, CLOSE_S_MAX)
-            await asyncio.sleep(0)  # What the sender told last waits on the loop.
-            self._settle()
+        if self._flying:
+            self._landed.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._landed.wait(), CLOSE_S_MAX)
         self._fail_all(LogUnavailable("it was closed before the record was acknowledged"))
+        sender, self._sender = self._sender, None
+        if sender is not None:
+            await asyncio.to_thread(sender.close)
         if self._watcher is not None:
             self._watcher.cancel()
             with suppress(asyncio.CancelledError):
@@ -139,64 +134,38 @@ class Producer:
         if self._refusing:
             raise LogUnavailable(self._reason)
         size += len(record.key) + sum(len(name) + len(value) for name, value in record.headers)
+        if size + FRAME_BYTES_MAX > MESSAGE_BYTES_MAX:
+            raise RecordTooLarge(size, MESSAGE_BYTES_MAX - FRAME_BYTES_MAX)
         if len(self._flying) >= IN_FLIGHT_RECORDS_MAX or self._bytes + size > IN_FLIGHT_BYTES_MAX:
             raise LogBackpressure(
                 f"{len(self._flying)} records ({self._bytes} bytes) are in flight."
             )
-        future: asyncio.Future[Record] = self._loop.create_future()
-        number = self._number = self._number + 1
-        self._flying[number] = _InFlight(record, future, size, self._loop.time())
+        flying = _InFlight(record, self._loop.create_future(), size, self._loop.time())
+        self._flying[flying] = None
         self._bytes += size
-        if self._producer is None:
-            self._waiting.append(number)
-        else:
-            self._send(self._producer, number, record)
-        return future
+        if not self._queued:  # What else is appended in this turn of the loop goes with it.
+            self._loop.call_soon(self._hand_over)
+        self._queued.append(flying)
+        return flying.future
 
-    def _send(self, producer: KafkaProducer, number: int, record: NewRecord) -> None:
-        try:
-            sent = producer.send(
-                self._names[record.at.topic],
-                record.value,
-                record.key,
-                list(record.headers),
-                record.at.partition,
-                record.timestamp_ms,
-            )
-        except MessageSizeTooLargeError:
-            self._settle_one(number, RecordTooLarge(len(record.value), MESSAGE_BYTES_MAX))
-        except KafkaError as error:
-            self._give_up(f"{record.at.topic} cannot be written: {_words(error)}")
-        else:
-            # The sender's thread calls these, for each record of a batch in turn.
-            sent.add_callback(self._tell, number)
-            sent.add_errback(self._tell, number)
+    def _hand_over(self) -> None:
+        if self._sender is not None and self._queued:
+            queued, self._queued = self._queued, []
+            self._sender.put(queued)
 
-    def _tell(self, number: int, outcome: Any) -> None:
-        # Many records end together; the loop is woken once for all that have ended by then.
-        self._done.append((number, outcome))
-        if not self._told.is_set():
-            self._told.set()
-            with suppress(RuntimeError):  # The loop has gone: so have all who waited.
-                self._loop.call_soon_threadsafe(self._settle)
-
-    def _settle(self) -> None:
-        self._told.clear()
+    def _settle(self, acknowledged: Sequence[tuple[Sequence[_InFlight], int]]) -> None:
         durable: list[Record] = []
-        while self._done:
-            number, outcome = self._done.popleft()
-            if number not in self._flying:
-                continue  # It failed before: its producer was given up.
-            if not isinstance(outcome, BaseException):
-                durable.append(self._acknowledge(number, Offset(outcome.offset)))
-                continue
-            self._settle_one(number, LogUnavailable(_words(outcome)))
-            self._give_up(_words(outcome))
+        for batch, first in acknowledged:
+            for offset, flying in enumerate(batch, first):
+                if flying in self._flying:  # It may have failed before: its sender was given up.
+                    durable.append(self._acknowledge(flying, Offset(offset)))
         if durable:
             self._durable(durable)
+        if not self._flying:
+            self._landed.set()
 
-    def _acknowledge(self, number: int, offset: Offset) -> Record:
-        flying = self._flying.pop(number)
+    def _acknowledge(self, flying: _InFlight, offset: Offset) -> Record:
+        del self._flying[flying]
         self._bytes -= flying.size
         new = flying.record
         record = Record(new.at, offset, new.key, new.value, new.headers, new.timestamp_ms)
@@ -204,40 +173,36 @@ class Producer:
             flying.future.set_result(record)
         return record
 
-    def _settle_one(self, number: int, outcome: LogError) -> None:
-        flying = self._flying.pop(number)
-        self._bytes -= flying.size
-        if not flying.future.done():
-            flying.future.set_exception(outcome)
-
-    def _give_up(self, reason: str) -> None:
-        producer, self._producer = self._producer, None
-        if producer is None or self._closing:
+    def _give_up(self, sender: Sender[_InFlight] | None, reason: str) -> None:
+        if sender is None or sender is not self._sender:
             return
+        self._sender = None
         self._reason = f"the brokers do not take events: {reason}"
         self.restarts += 1
         _log.error("events cannot be appended; a new producer is made", reason=reason)
-        # Off the loop: closing waits for locks of the sender's thread.
-        threading.Thread(target=_abandon, args=(producer,), daemon=True).start()
+        # Off the loop: closing waits for the sender's thread.
+        threading.Thread(target=sender.close, daemon=True).start()
         self._fail_all(LogUnavailable(self._reason))
-        self._maker = asyncio.create_task(self._make_again())
+        if not self._closing:
+            self._maker = asyncio.create_task(self._make_again())
 
     def _fail_all(self, error: LogUnavailable) -> None:
-        flying, self._flying, self._bytes, self._waiting = self._flying, {}, 0, []
-        for each in flying.values():
+        flying, self._flying, self._queued, self._bytes = self._flying, {}, [], 0
+        for each in flying:
             if not each.future.done():
                 each.future.set_exception(error)
+        self._landed.set()
 
     async def _watch(self) -> None:
         while True:
             await asyncio.sleep(WATCH_S)
-            longest = self._loop.time() - APPEND_S_MAX - WATCH_S
-            overdue = [n for n, flying in self._flying.items() if flying.queued_s < longest]
-            if overdue and self._producer is not None:
-                self._give_up(f"no word of a record for {APPEND_S_MAX:g} s")
-            else:
-                for number in overdue:  # They wait for a producer that is still being made.
-                    self._settle_one(number, LogUnavailable(self._reason))
+            oldest = next(iter(self._flying), None)
+            if oldest is None or oldest.queued_s > self._loop.time() - APPEND_S_MAX:
+                continue
+            if self._sender is not None:
+                self._give_up(self._sender, f"no word of a record for {APPEND_S_MAX:g} s")
+            else:  # They wait for a sender that is still being made.
+                self._fail_all(LogUnavailable(self._reason))
 
     async def _make_again(self) -> None:
         while not self._closing:
@@ -249,55 +214,31 @@ class Producer:
                 await asyncio.sleep(WATCH_S)
                 continue
             if self._closing:
-                await asyncio.to_thread(_abandon, made)
+                await asyncio.to_thread(made.close)
                 return
-            self._producer, self._refusing = made, False
+            self._sender, self._refusing = made, False
             _log.info("events are appended again", restarts=self.restarts)
-            waiting, self._waiting = self._waiting, []
-            for number in waiting:
-                if number in self._flying and self._producer is made:
-                    self._send(made, number, self._flying[number].record)
+            self._hand_over()
             return
 
-    def _make(self, within_s: float = 10.0) -> KafkaProducer:
+    def _make(self, within_s: float = 10.0) -> Sender[_InFlight]:
         options = self._brokers.options()
         return connected(self._brokers, lambda: self._open(options), within_s)
 
-    def _open(self, options: Mapping[str, Any]) -> KafkaProducer:
-        producer = KafkaProducer(
-            **{
-                **options,
-                "metrics_enabled": False,
-                "acks": "all",
-                "enable_idempotence": True,
-                "max_in_flight_requests_per_connection": IN_FLIGHT_REQUESTS_MAX,
-                "delivery_timeout_ms": int(APPEND_S_MAX * 1000),
-                "request_timeout_ms": int(REQUEST_S_MAX * 1000),
-                "max_request_size": MESSAGE_BYTES_MAX,
-                "batch_size": BATCH_BYTES_MAX,
-                "linger_ms": 0,
-                "allow_auto_create_topics": False,
-                "max_block_ms": int(REQUEST_S_MAX * 1000),
-            }
+    def _open(self, options: Mapping[str, Any]) -> Sender[_InFlight]:
+        sender: Sender[_InFlight] = Sender(
+            options,
+            self._partitions,
+            request_s_max=REQUEST_S_MAX,
+            acknowledged=lambda batches: self._tell(self._settle, batches),
+            failed=lambda error: self._tell(self._give_up, sender, _words(error)),
         )
-        try:
-            for name in self._names.values():
-                producer.partitions_for(name)
-        except BaseException:
-            _abandon(producer)
-            raise
-        producer.config["max_block_ms"] = METADATA_MS_MAX
-        return producer
+        return sender
+
+    def _tell(self, function: Callable[..., None], *values: Any) -> None:
+        with suppress(RuntimeError):  # The loop has gone: so have all who waited.
+            self._loop.call_soon_threadsafe(function, *values)
 
 
 def _words(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-
-
-def _abandon(producer: KafkaProducer) -> None:
-    with suppress(KafkaError):
-        producer.close(0)
-    # `close` gives up before it has stopped the sender when a batch is under way; the sender would
-    # go on to send what has failed. There is no other way to stop it.
-    producer._sender.force_close()
-    producer._closed = True
