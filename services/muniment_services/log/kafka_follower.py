@@ -28,7 +28,6 @@ from muniment_services.log.kafka_reader import (
     Consumers,
     close_consumer,
     no_record,
-    records_of,
     refuse_hole,
 )
 
@@ -151,7 +150,7 @@ class Follower:
         records: list[Record] = []
         for theirs, batch in polled.items():
             at = self._consumers.names.ours[theirs]
-            for record in records_of(at, batch):
+            for record in batch:
                 if record.offset != place[at]:
                     raise LogCorrupt(no_record(at, place[at]))
                 place[at] = Offset(record.offset + 1)

@@ -11,7 +11,7 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -35,6 +35,7 @@ from muniment_services.log.base import (
     TopicPartition,
 )
 from muniment_services.log.kafka_connection import Brokers, connected
+from muniment_services.log.kafka_records import our_records
 
 LOOK_UP_S_MAX = 4.0
 """End offsets that are not there by then are not to be had now."""
@@ -80,12 +81,12 @@ class Consumers:
         self._brokers = brokers
 
     def make(self, within_s: float = 4.0) -> KafkaConsumer:
-        """A consumer that has found the cluster. Blocking. Raises LogUnavailable."""
+        """A consumer that has found the cluster; it gives our records. Raises LogUnavailable."""
         options = self._brokers.options()
         return connected(self._brokers, lambda: self._open(options), within_s)
 
     def _open(self, options: Mapping[str, Any]) -> KafkaConsumer:
-        return KafkaConsumer(
+        consumer = KafkaConsumer(
             **options,
             metrics_enabled=False,
             group_id=None,
@@ -98,6 +99,8 @@ class Consumers:
             max_partition_fetch_bytes=PARTITION_BYTES_MAX,
             max_poll_records=POLL_RECORDS_MAX,
         )
+        consumer._fetcher.PartitionRecords = our_records(self.names.ours)
+        return consumer
 
 
 class EndOffsets:
@@ -297,27 +300,12 @@ class _Reader:
     def _fetch(self, at: TopicPartition, deadline: float) -> None:
         polled = self._consumer.poll(POLL_MS)
         for batch in polled.values():
-            self._fetched.extend(records_of(at, batch))
+            self._fetched.extend(batch)
         if polled:
             return
         refuse_hole(self._consumer, self._names.theirs[at], at, self._due)
         if time.monotonic() > deadline:
             raise KafkaError(f"no record came within {READ_S_MAX:g} s")
-
-
-def records_of(at: TopicPartition, batch: Iterable[Any]) -> list[Record]:
-    """Records as kafka-python gives them, as ours; what is null in a stranger's record is empty."""
-    return [
-        Record(
-            at,
-            Offset(r.offset),
-            r.key or b"",
-            r.value or b"",
-            tuple((name, value or b"") for name, value in r.headers),
-            r.timestamp,
-        )
-        for r in batch
-    ]
 
 
 def refuse_hole(
