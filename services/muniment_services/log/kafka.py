@@ -158,6 +158,7 @@ class KafkaLog:
             self._last = {}  # No broker answers: what followers have by now is all that they get.
         self._closed = True
         for follower in self._followers:
+            follower.want(self._last)
             follower.woken.set()
         await asyncio.to_thread(self._readers.close)
         await self._ends.close()
@@ -194,7 +195,10 @@ class KafkaLog:
 
     async def end_offsets(self) -> Mapping[TopicPartition, Offset]:
         """For every topic-partition the offset that its next record will get."""
-        return await self._ends.look_up()
+        ends = await self._ends.look_up()
+        for follower in self._followers:
+            follower.want(ends)
+        return ends
 
     def read(
         self,
