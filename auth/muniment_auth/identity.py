@@ -45,6 +45,12 @@ class KeyPlace(Protocol):
     def get(self, name: str) -> bytes | None:
         """A file's content, None when there is none. It is never a part of it."""
 
+    def names(self) -> list[str]:
+        """Names of all files, sorted."""
+
+    def remove(self, name: str) -> None:
+        """Remove a file for good, durable before this returns. None of that name is no error."""
+
 
 class FolderKeys:
     """Keys in a folder, one file each, readable by the server's user only."""
@@ -77,6 +83,25 @@ class FolderKeys:
             return (self._folder / name).read_bytes()
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise KeysUnavailable(f"{self._folder}: {error.strerror}") from error
+
+    def names(self) -> list[str]:
+        """Names of all files, sorted."""
+        try:
+            return sorted(p.name for p in self._folder.iterdir() if not p.name.startswith("."))
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise KeysUnavailable(f"{self._folder}: {error.strerror}") from error
+
+    def remove(self, name: str) -> None:
+        """Remove a file, and what a crash left of making it; durable before this returns."""
+        try:
+            for path in (self._folder / name, *self._folder.glob(f".{name}.*")):
+                path.unlink(missing_ok=True)
+            if self._folder.is_dir():
+                self._sync_folder()
         except OSError as error:
             raise KeysUnavailable(f"{self._folder}: {error.strerror}") from error
 
@@ -116,6 +141,10 @@ class IdentityKeys:
         if key is None:
             raise IdentityForgotten(key_id)
         return key
+
+    def destroy(self, key_id: str) -> None:
+        """Destroy a key, durably. One that is gone already is no error."""
+        self._place.remove(key_id)
 
 
 def shared_key(

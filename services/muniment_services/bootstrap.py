@@ -59,7 +59,7 @@ from muniment_services.domain.schema_id import KIND as SCHEMA_ID
 from muniment_services.fold import Fold, Load
 from muniment_services.identities import Identities
 from muniment_services.keys import open_keys
-from muniment_services.log.base import EventLog
+from muniment_services.log.base import EventLog, LogReader
 from muniment_services.log.embedded import EmbeddedLog
 from muniment_services.log.kafka import KafkaLog
 from muniment_services.log.kafka_connection import Brokers
@@ -104,7 +104,7 @@ def projections() -> tuple[Projection, ...]:
     )
 
 
-def codec(log: EventLog) -> Codec:
+def codec(log: LogReader) -> Codec:
     """The codec over all released schemas, for a log that is started before it decodes."""
     schemas = Schemas.load()
     return Codec(schemas, ids=LoggedSchemaIds(log, schemas))

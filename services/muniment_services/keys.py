@@ -48,6 +48,23 @@ class BucketKeys:
         except (BaseError, OSError) as error:
             raise self._unavailable(error) from error
 
+    def names(self) -> list[str]:
+        """Names of all objects, sorted."""
+        try:
+            return sorted(meta["path"] for batch in obstore.list(self._store) for meta in batch)
+        except (BaseError, OSError) as error:
+            raise self._unavailable(error) from error
+
+    def remove(self, name: str) -> None:
+        """Remove an object; a bucket that keeps old versions keeps this one. None is no error."""
+        try:
+            obstore.delete(self._store, name)
+        except FileNotFoundError as error:
+            if "NoSuchBucket" in str(error):
+                raise self._unavailable(error) from error
+        except (BaseError, OSError) as error:
+            raise self._unavailable(error) from error
+
     def _unavailable(self, error: Exception) -> KeysUnavailable:
         reason = " ".join(str(error).partition("Debug source")[0].split())
         return KeysUnavailable(f"the keys in {self._name} cannot be used: {reason}")

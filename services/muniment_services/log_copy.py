@@ -17,6 +17,7 @@ from muniment_services.log.base import (
     IN_FLIGHT_BYTES_MAX,
     EventLog,
     LogError,
+    LogReader,
     NewRecord,
     Record,
     TopicPartition,
@@ -52,7 +53,7 @@ class Copied:
 class LogCopy:
     """One copy from a log to another; both are started. Lives on one event loop."""
 
-    def __init__(self, source: EventLog, target: EventLog) -> None:
+    def __init__(self, source: LogReader, target: EventLog) -> None:
         self._source = source
         self._target = target
 
@@ -103,7 +104,7 @@ class LogCopy:
                 )
 
     @staticmethod
-    def _last(log: EventLog, at: TopicPartition, end: Offset) -> Record:
+    def _last(log: LogReader, at: TopicPartition, end: Offset) -> Record:
         return log.read(at, Offset(end - 1), 1)[0]
 
     async def _copy(self, at: TopicPartition, start: Offset, end: Offset, progress: Told) -> int:
@@ -136,7 +137,7 @@ def _again(record: Record) -> NewRecord:
     return NewRecord(record.at, record.key, record.value, record.headers, record.timestamp_ms)
 
 
-def _read(log: EventLog, at: TopicPartition, end: Offset) -> Iterator[Record]:
+def _read(log: LogReader, at: TopicPartition, end: Offset) -> Iterator[Record]:
     start = Offset(0)
     while start < end:
         records: Sequence[Record] = log.read(at, start, min(BATCH_RECORDS_MAX, end - start))

@@ -17,7 +17,7 @@ from muniment_schemas.envelope import CATALOG
 from muniment_schemas.events import SchemaRegistered
 from muniment_schemas.ids import Offset
 from muniment_schemas.subjects import Schemas
-from muniment_services.log.base import EventLog, Record, TopicPartition
+from muniment_services.log.base import LogReader, Record, TopicPartition
 
 _AT = TopicPartition(CATALOG, 0)
 _TYPE = ("ce_type", SchemaRegistered.__name__.encode())
@@ -28,7 +28,7 @@ _log = structlog.get_logger("muniment.log")
 class LoggedSchemaIds:
     """SchemaIds of one log. For any thread; `find` blocks as `EventLog.read` does."""
 
-    def __init__(self, log: EventLog, schemas: Schemas) -> None:
+    def __init__(self, log: LogReader, schemas: Schemas) -> None:
         """The log must have been started before `find` is called."""
         self._log = log
         self._codec = Codec(schemas)

@@ -18,7 +18,14 @@ from muniment_schemas.codec import Codec, CodecError
 from muniment_schemas.envelope import Event
 from muniment_schemas.events import SchemaPublished
 from muniment_schemas.ids import Offset
-from muniment_services.log.base import EventLog, LogCorrupt, Record, TopicPartition, partition_of
+from muniment_services.log.base import (
+    EventLog,
+    LogCorrupt,
+    LogReader,
+    Record,
+    TopicPartition,
+    partition_of,
+)
 from muniment_services.rebuild import CatchUp, Ends, Progress
 from muniment_services.write import SOURCE
 
@@ -59,7 +66,7 @@ class Findings:
 class LogCheck:
     """The first pass: every record by itself."""
 
-    def __init__(self, log: EventLog, codec: Codec, findings: Findings, now_ms: int) -> None:
+    def __init__(self, log: LogReader, codec: Codec, findings: Findings, now_ms: int) -> None:
         self.records = 0
         self.readable = True
         self._log = log

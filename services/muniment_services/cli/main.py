@@ -10,7 +10,7 @@ import sys
 
 from cyclopts import App, CycloptsError
 
-from muniment_services.cli import access_help, help, policy_help
+from muniment_services.cli import access_help, backup_help, help, policy_help
 from muniment_services.cli.terminal import BrokenOff, CliError
 from muniment_services.release import release
 
@@ -20,6 +20,7 @@ COMMANDS = (
     ("rebuild", help.REBUILD),
     ("verify", help.VERIFY),
     ("snapshot", help.SNAPSHOT),
+    ("backup", backup_help.BACKUP),
     ("status", help.STATUS),
     ("quarantine", help.QUARANTINE),
     ("access", access_help.ACCESS),

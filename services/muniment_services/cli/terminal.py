@@ -85,16 +85,21 @@ def write_json(value: Mapping[str, Any]) -> None:
 
 
 class Meter:
-    """Progress of long work in events: a bar on a terminal, else a line now and then, or JSON.
+    """Progress of long work, mostly in events: a bar on a terminal, else lines, or JSON.
 
     Shown on standard error, JSON on standard output, so that results can be piped.
     """
 
     def __init__(
-        self, what: str, as_json: bool, clock: Callable[[], float] = time.monotonic
+        self,
+        what: str,
+        as_json: bool,
+        clock: Callable[[], float] = time.monotonic,
+        unit: str = "events",
     ) -> None:
-        """what: the work, as the bar names it. clock: seconds."""
+        """what: the work, as the bar names it. clock: seconds. unit: what is counted."""
         self._what = what
+        self._unit = unit
         self._as_json = as_json
         self._clock = clock
         self._began = self._told = clock()
@@ -130,7 +135,7 @@ class Meter:
         """So many events of so many are done."""
         self.events, self.total = events, max(total, events)
         if self._bar is not None:
-            speed = f"{self.per_s:,.0f} events/s"
+            speed = f"{self.per_s:,.0f} {self._unit}/s"
             self._bar.update(self._bar.task_ids[0], completed=events, total=self.total, speed=speed)
         elif self._clock() - self._told >= TELL_S:
             self._told = self._clock()
@@ -143,17 +148,17 @@ class Meter:
             write_json(
                 {
                     "phase": self._what,
-                    "events": self.events,
+                    self._unit: self.events,
                     "total": self.total,
-                    "events_per_s": speed,
+                    f"{self._unit}_per_s": speed,
                     "left_s": left,
                 }
             )
             flush()
             return
         print(
-            f"{self._what}: {self.events:,} of {self.total:,} events, {self.per_s:,.0f} events/s, "
-            f"{left_s:,.0f} s left",
+            f"{self._what}: {self.events:,} of {self.total:,} {self._unit}, "
+            f"{self.per_s:,.0f} {self._unit}/s, {left_s:,.0f} s left",
             file=sys.stderr,
             flush=True,
         )

@@ -128,12 +128,31 @@ class LogCorrupt(LogError):
     """What is stored breaks a promise of the log (a hole, an unknown layout)."""
 
 
-class EventLog(Protocol):
-    """An append-only log. All coroutines run on one event loop; `read` may run in any thread."""
+class LogReader(Protocol):
+    """What can be asked of a log that is at rest, as a backup of one is too."""
 
     @property
     def partitions(self) -> Mapping[str, int]:
         """Partition count by topic."""
+
+    async def end_offsets(self) -> Mapping[TopicPartition, Offset]:
+        """For every topic-partition the offset that its next record will get."""
+
+    def read(
+        self,
+        at: TopicPartition,
+        start: Offset,
+        records_max: int = READ_RECORDS_MAX,
+        bytes_max: int = READ_BYTES_MAX,
+    ) -> Sequence[Record]:
+        """Records from `start` on, in order: records_max at most, none after bytes_max are passed.
+
+        Blocking. Empty at the end of the log; at least one record otherwise.
+        """
+
+
+class EventLog(LogReader, Protocol):
+    """An append-only log. All coroutines run on one event loop; `read` may run in any thread."""
 
     @property
     def log_id(self) -> str:
@@ -165,21 +184,6 @@ class EventLog(Protocol):
         one topic-partition get offsets in the order of the calls. Raises LogBackpressure,
         RecordTooLarge or LogUnavailable at once; the future fails with LogUnavailable when the
         record was not written.
-        """
-
-    async def end_offsets(self) -> Mapping[TopicPartition, Offset]:
-        """For every topic-partition the offset that its next record will get."""
-
-    def read(
-        self,
-        at: TopicPartition,
-        start: Offset,
-        records_max: int = READ_RECORDS_MAX,
-        bytes_max: int = READ_BYTES_MAX,
-    ) -> Sequence[Record]:
-        """Records from `start` on, in order: records_max at most, none after bytes_max are passed.
-
-        Blocking. Empty at the end of the log; at least one record otherwise.
         """
 
     def follow(self, start: Mapping[TopicPartition, Offset]) -> AsyncIterator[Sequence[Record]]:
