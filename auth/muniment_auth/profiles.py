@@ -27,6 +27,13 @@ _IGNORED_OF_PEOPLE = frozenset(
 )
 """Who somebody is to people. Nothing is decided by it, and events do not keep it."""
 
+PERSONAL = (
+    _IGNORED_OF_PEOPLE
+    | {"sub", "oid", "uid", "name", "email", "upn", "preferred_username", "unique_name"}
+    | {"nickname", "phone_number", "user_login", "user_email", "actor"}
+)
+"""Claims that say which person it is. None is ever kept: events would have it in clear."""
+
 
 @dataclass(frozen=True, slots=True)
 class Profile:
@@ -94,7 +101,8 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
             subject=("oid",),
             required=("oid", "tid"),
             optional=frozenset({"idtyp", "hasgroups", "_claim_names", "uti"}),
-            kept=("azp", "appid", "roles", "tid", "oid", "idtyp", "acrs", "amr"),
+            # Not `oid`: what is kept may stand in events, and it is the person; `sub` means it.
+            kept=("azp", "appid", "roles", "tid", "idtyp", "acrs", "amr"),
             marks=("azp", "appid"),
             ignored=_IGNORED_OF_PEOPLE
             | {"ver", "aio", "rh", "xms_ftd", "azpacr", "appidacr", "_claim_sources", "unique_name"}

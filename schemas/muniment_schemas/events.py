@@ -43,6 +43,7 @@ from muniment_schemas.catalog_events import (
 )
 from muniment_schemas.credential_events import CredentialIssued, CredentialRevoked, SessionRenewed
 from muniment_schemas.envelope import Envelope, Event
+from muniment_schemas.keeping_events import HoldPlaced, HoldReleased, PrincipalErased
 from muniment_schemas.promotion_events import (
     DatasetDigest,
     Evidence,
@@ -102,6 +103,9 @@ EVENT_TYPES: tuple[type[Event], ...] = (
     SchemaRegistered,
     PrincipalRegistered,
     SignInNoted,
+    PrincipalErased,
+    HoldPlaced,
+    HoldReleased,
     WorkspaceCreated,
     WorkspaceUpdated,
     WorkspaceDeleted,
@@ -199,6 +203,8 @@ __all__ = [
     "Grant",
     "GrantMade",
     "GrantRevoked",
+    "HoldPlaced",
+    "HoldReleased",
     "InputsLogged",
     "LoggedModelCreated",
     "LoggedModelDeleted",
@@ -216,6 +222,7 @@ __all__ = [
     "ModelVersionUpdated",
     "OutputsLogged",
     "OwnershipEnded",
+    "PrincipalErased",
     "PrincipalRegistered",
     "PromotionPolicyRemoved",
     "PromotionPolicySet",

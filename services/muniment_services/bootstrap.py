@@ -56,6 +56,7 @@ from muniment_services.domain.experiment import KIND as EXPERIMENT
 from muniment_services.domain.schema import KIND as SCHEMA
 from muniment_services.domain.schema import PublishSchema
 from muniment_services.domain.schema_id import KIND as SCHEMA_ID
+from muniment_services.erasures import Erasures
 from muniment_services.fold import Fold, Load
 from muniment_services.identities import Identities
 from muniment_services.keys import open_keys
@@ -234,7 +235,9 @@ async def _services(
         identities = Identities(
             place, fold, lambda command: _submit(writer, command), now_ms, os.urandom
         )
+        erasures = Erasures(place, fold, lambda command: _submit(writer, command), now_ms)
         await _first_events(events, writer, state, identities)
+        await erasures.finish()
         if settings.schema_registry is not None:
             registered = await _registered(
                 settings.schema_registry, settings, events, writer, state
@@ -250,6 +253,7 @@ async def _services(
             artifacts=artifacts,
             snapshotter=snapshotter,
             identities=identities,
+            erasures=erasures,
             credentials=_credentials(fold, identities, settings),
             projections=tuple(projection.name for projection in projections()),
             stale_reads=settings.stale_reads,

@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 from muniment_auth.issuers import LIFE_S_MAX, Issuer
 from muniment_auth.jose import KEY_TYPES
 from muniment_auth.keys import UntrustedDocument, check_url
-from muniment_auth.profiles import PROFILES, guess
+from muniment_auth.profiles import PERSONAL, PROFILES, guess
 
 ENTRA_FORM = "https://login.microsoftonline.com/<tenant id>/v2.0"
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
@@ -71,6 +71,11 @@ class IssuerSettings(BaseModel):
                     check_url(url)
             except UntrustedDocument as error:
                 return error.reason
+        if personal := PERSONAL.intersection(self.claims):
+            return (
+                f"claims: {min(personal)} says who somebody is, and would stand in the log in "
+                "clear. Bind grants to groups, or to sub, which is not kept"
+            )
         if self.profile is not None and self.profile not in PROFILES:
             return f"profile {self.profile} is none of {', '.join(PROFILES)}"
         if self.introspect and (self.client_id is None or self.client_secret is None):

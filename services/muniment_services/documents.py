@@ -29,6 +29,7 @@ from muniment_services.state import REQUESTS_REMEMBERED_MAX, CurrentState, Keyed
 
 CATALOG_DOCUMENTS: Mapping[str, str] = {
     "principal": catalog.PRINCIPALS,
+    "hold": catalog.HOLDS,
     "promotion_policy": catalog.POLICIES,
     "schema": catalog.SCHEMAS,
     "schema_id": catalog.SCHEMA_IDS,

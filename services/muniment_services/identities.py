@@ -34,8 +34,8 @@ AT_HAND_MAX = 10_000
 """Identities that are kept in the clear in memory at most; the ones read longest ago go."""
 
 AT_HAND_MS = 3_600_000
-"""For so long: a person whose key is destroyed is forgotten here too, an hour later at the latest.
-"""
+"""For so long: somebody whose key is lost is forgotten here too, an hour later at the latest. An
+erased one is at once, by the event that orders it."""
 
 TOKEN_HOLDERS = frozenset({"user", "service"})
 """Kinds of principals that may have tokens of our own: whose sign-ins are noted."""
@@ -55,6 +55,10 @@ class Identity:
     issuer: str
     subject: str
     name: str
+
+
+ERASED = Identity(issuer="", subject="", name="erased")
+"""What is told of a principal that is erased."""
 
 
 class Identities:
@@ -78,19 +82,20 @@ class Identities:
         self._registering: dict[str, asyncio.Lock] = {}
         self._noting: dict[str, asyncio.Task[None]] = {}
 
-    async def register_once(self, principal: Principal) -> None:
+    async def register_once(self, principal: Principal, *, anew: bool = False) -> None:
         """See that the log says who the principal is, before any event names it as its actor.
 
-        One look-up in memory when it does. The identity is noted as it is at first sight. Raises
-        KeysUnavailable, and what a write raises.
+        One look-up in memory when it does. The identity is noted as it is at first sight. anew:
+        also that of an erased principal, which has logged in again; calls by tokens that it still
+        has do not bring it back. Raises KeysUnavailable, and what a write raises.
         """
-        if self._known(principal.id) is not None:
+        if self._is_noted(principal.id, anew):
             return
         lock = self._registering.setdefault(principal.id, asyncio.Lock())
         try:
             async with lock:
-                if self._known(principal.id) is None:
-                    await self._register(principal)
+                if not self._is_noted(principal.id, anew):
+                    await self._register(principal, anew)
                     await self.note_sign_in(principal)
         finally:
             self._registering.pop(principal.id, None)
@@ -117,7 +122,8 @@ class Identities:
         return None if found is None else found.sign_in
 
     async def identity(self, principal_id: str) -> Identity | None:
-        """Who a principal is; None when nobody noted it, or it is forgotten.
+        """Who a principal is; ERASED for one that is erased, None when nobody noted it, or its key
+        is lost.
 
         Raises KeysUnavailable.
         """
@@ -134,6 +140,10 @@ class Identities:
 
     def at_hand(self, principal_id: str) -> Identity | None:
         """Who a principal is, as far as memory knows without waiting."""
+        state = self._known(principal_id)
+        if state is not None and state.erased_at_ms is not None:
+            self._at_hand.pop(principal_id, None)
+            return ERASED
         found = self._at_hand.get(principal_id)
         if found is None or self._now_ms() >= found[1]:
             return None
@@ -159,6 +169,10 @@ class Identities:
             return principal
         return dataclasses.replace(principal, subject=found.subject, name=found.name)
 
+    def _is_noted(self, principal_id: str, anew: bool) -> bool:
+        state = self._known(principal_id)
+        return state is not None and not (anew and state.erased_at_ms is not None)
+
     def _known(self, principal_id: str) -> PrincipalState | None:
         found = self._fold.state.get(KIND, principal_id)
         assert found is None or isinstance(found, PrincipalState)
@@ -172,7 +186,7 @@ class Identities:
         finally:
             del self._noting[principal_id]
 
-    async def _register(self, principal: Principal) -> None:
+    async def _register(self, principal: Principal, anew: bool) -> None:
         key_id, key = await asyncio.to_thread(self._keys.create, self._random)
         await self._submit(
             RegisterPrincipal(
@@ -180,6 +194,7 @@ class Identities:
                 principal_kind=principal.kind,
                 key_id=key_id,
                 identity_sealed=seal(principal, key, self._random),
+                anew=anew,
             )
         )
         self._remember(principal.id, Identity(principal.issuer, principal.subject, principal.name))

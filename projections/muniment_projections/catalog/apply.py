@@ -8,11 +8,11 @@ from muniment_projections.base import Connection, Folded, applied, document
 
 KINDS = frozenset(
     {
-        *("access", "credential", "principal", "promotion_policy"),
+        *("access", "credential", "hold", "principal", "promotion_policy"),
         *("schema", "schema_id", "workspace"),
     }
 )
-REMOVED = frozenset({"credential", "promotion_policy", "workspace"})
+REMOVED = frozenset({"credential", "hold", "promotion_policy", "workspace"})
 """Those that may come to an end."""
 
 CREATE = "CREATE TABLE catalog (kind VARCHAR NOT NULL, id VARCHAR NOT NULL, document BLOB NOT NULL)"
@@ -20,6 +20,7 @@ CREATE = "CREATE TABLE catalog (kind VARCHAR NOT NULL, id VARCHAR NOT NULL, docu
 PRINCIPALS = "SELECT id, document FROM catalog WHERE kind = 'principal'"
 SCHEMAS = "SELECT id, document FROM catalog WHERE kind = 'schema'"
 SCHEMA_IDS = "SELECT id, document FROM catalog WHERE kind = 'schema_id'"
+HOLDS = "SELECT id, document FROM catalog WHERE kind = 'hold'"
 ACCESS = "SELECT id, document FROM catalog WHERE kind = 'access'"
 POLICIES = "SELECT id, document FROM catalog WHERE kind = 'promotion_policy'"
 WORKSPACES = "SELECT id, document FROM catalog WHERE kind = 'workspace'"

@@ -17,7 +17,7 @@ from muniment_services.artifacts.base import ArtifactError, ArtifactIsFolder, En
 from muniment_services.authority import Denied, Need, of_model
 from muniment_services.domain import workspace as workspaces
 from muniment_services.domain.artifact import checked_path, file_path, is_below, owners
-from muniment_services.domain.artifact_changes import RecordDeletion, RecordUpload
+from muniment_services.domain.artifact_changes import RecordDeletion, RecordUpload, refuse_held
 from muniment_services.domain.registered_model import KIND, RegisteredModel
 from muniment_services.domain.version_files import require_unsealed
 from muniment_services.targets import of_path
@@ -149,6 +149,8 @@ async def delete(call: Call) -> bytes:
         # All or none: what one owner loses is recorded apart from what another does.
         await services.fold.ensure_loaded([key for owner in losing for key in owners(owner)])
         require_unsealed(call.authority.view(services.fold.state), losing, path)
+        for owner in losing:
+            refuse_held(services.fold.state, owner, path)
         for owner, files in losing.items():
             command = RecordDeletion(owner=owner, path=path, files=files)
             await services.writer.submit(caller, command, lambda _: b"")

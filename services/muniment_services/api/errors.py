@@ -48,6 +48,7 @@ _DOMAIN: Mapping[type[d.DomainError], str] = {
     d.ReviewRequired: "PERMISSION_DENIED",
     d.AlreadyExists: "RESOURCE_ALREADY_EXISTS",
     d.WrongState: "INVALID_STATE",
+    d.Held: "RESOURCE_CONFLICT",
     d.StillNeeded: "RESOURCE_CONFLICT",
     d.Superseded: "RESOURCE_CONFLICT",
     d.NotAllowedNow: "INTERNAL_ERROR",

@@ -128,7 +128,7 @@ async def _begin_session(call: Call, signed_in: SignedIn) -> str:
     # The Set-Cookie value of a new session. What this browser had before ends.
     principal = dataclasses.replace(signed_in.principal, auth_method=SESSION, token_id=None)
     services, caller = call.services, _as(call.caller, principal)
-    await services.identities.register_once(principal)
+    await services.identities.register_once(principal, anew=True)
     await services.identities.note_sign_in(principal)
     await services.caught_up()
     await _end_old_session(call, caller)

@@ -21,6 +21,7 @@ from muniment_services.artifacts.keeper import Artifacts
 from muniment_services.clock import now_ms
 from muniment_services.domain.commands import State
 from muniment_services.domain.errors import Quarantined
+from muniment_services.erasures import Erasures
 from muniment_services.fold import Fold
 from muniment_services.identities import Identities
 from muniment_services.log.base import LogUnavailable
@@ -55,6 +56,7 @@ class Services:
     snapshotter: Snapshotter
     identities: Identities
     credentials: Credentials
+    erasures: Erasures
     projections: tuple[str, ...]
     """Their names, for metrics."""
     stale_reads: bool

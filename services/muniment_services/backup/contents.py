@@ -11,15 +11,25 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from muniment_schemas.codec import Codec
-from muniment_schemas.events import ArtifactDeleted, ArtifactUploaded
+from muniment_schemas.events import ArtifactDeleted, ArtifactUploaded, PrincipalErased
 from muniment_schemas.ids import Offset
 from muniment_services.backup.base import Manifest, SavedArtifact
 from muniment_services.domain.artifact import owner_of
-from muniment_services.log.base import RUNS, LogReader, Record, TopicPartition, partition_of
+from muniment_services.log.base import (
+    CATALOG,
+    RUNS,
+    LogReader,
+    Record,
+    TopicPartition,
+    partition_of,
+)
 
 _TYPES = frozenset(
     ("ce_type", kind.__name__.encode()) for kind in (ArtifactUploaded, ArtifactDeleted)
 )
+
+_ERASED = ("ce_type", PrincipalErased.__name__.encode())
+_CATALOG = TopicPartition(CATALOG, 0)
 
 Changed = ArtifactUploaded | ArtifactDeleted
 
@@ -29,6 +39,9 @@ class Contents:
 
     def __init__(self, log: LogReader, codec: Codec, begin: Manifest | None) -> None:
         """begin: an earlier backup of the same log, which need not be read again."""
+        self._log = log
+        self._codec = codec
+        self._erased: set[str] = set()
         places = [TopicPartition(RUNS, p) for p in range(log.partitions[RUNS])]
         self._partitions = {at: _Partition(log, codec, at) for at in places}
         if begin is not None:
@@ -53,6 +66,21 @@ class Contents:
         """Move each partition's cut to the last place at which all files are among `have`."""
         for partition in self._partitions.values():
             partition.settle(have)
+
+    def erased(self) -> frozenset[str]:
+        """Ids of the keys that the log orders to be destroyed, up to where it was read."""
+        return frozenset(self._erased)
+
+    def read_erasures(self, end: Offset) -> None:
+        """Read which keys the catalog orders to be destroyed, up to an offset of it."""
+        start = Offset(0)
+        while start < end:
+            for record in self._log.read(_CATALOG, start)[: end - start]:
+                start = Offset(record.offset + 1)
+                if _ERASED in record.headers:
+                    event = self._codec.decode(record.value)
+                    assert isinstance(event, PrincipalErased), "its header says what it is"
+                    self._erased.add(event.key_id)
 
     def files(self) -> tuple[SavedArtifact, ...]:
         """All files at the cut, sorted by path."""

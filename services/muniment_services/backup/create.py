@@ -41,7 +41,7 @@ from muniment_services.backup.base import (
 from muniment_services.backup.contents import Contents
 from muniment_services.backup.sealing import Sealer
 from muniment_services.backup.segments import SEGMENT_BYTES, packed, unpacked
-from muniment_services.log.base import EventLog, Record, TopicPartition
+from muniment_services.log.base import CATALOG, EventLog, Record, TopicPartition
 
 ROUNDS_MAX = 10
 ROUND_S = 0.2
@@ -112,7 +112,8 @@ class Maker:
         new_files, missing = await self._copy_files(contents, files)
         ends = {**await self._log.end_offsets(), **contents.cut()}
         await self._copy_log(ends, records)
-        keys, erased = await asyncio.to_thread(self._copy_keys)
+        await asyncio.to_thread(contents.read_erasures, ends[TopicPartition(CATALOG, 0)])
+        keys, erased = await asyncio.to_thread(self._copy_keys, contents.erased())
         manifest = Manifest(
             log_id=self._log.log_id,
             muniment_version=self._version,
@@ -250,9 +251,13 @@ class Maker:
             await target.put(file.sha256, exactly(_blocks(spool), file))
         return file.sha256
 
-    def _copy_keys(self) -> tuple[tuple[SavedKey, ...] | None, tuple[str, ...]]:
+    def _copy_keys(
+        self, ordered: frozenset[str]
+    ) -> tuple[tuple[SavedKey, ...] | None, tuple[str, ...]]:
+        # An order that was void left its key where it is; one that counts has destroyed it, or the
+        # next start of a server will.
         if self._keys is None:
-            return None, ()
+            return None, tuple(sorted(ordered))
         place, sealer = self._keys
         saved = []
         for name in place.names():
@@ -265,7 +270,10 @@ class Maker:
                 known = sealer.seal(name, content)
                 self._backups.put(key.path, known)
             saved.append(SavedKey(name=name, sha256=hashlib.sha256(known).hexdigest()))
-        return tuple(saved), ()
+        erased = ordered.difference(key.name for key in saved)
+        for name in sorted(erased):
+            self._backups.remove(SavedKey(name=name, sha256="").path)
+        return tuple(saved), tuple(sorted(erased))
 
 
 async def exactly(chunks: AsyncIterator[bytes], file: SavedArtifact) -> AsyncIterator[bytes]:

@@ -10,7 +10,7 @@ import sys
 
 from cyclopts import App, CycloptsError
 
-from muniment_services.cli import access_help, backup_help, help, policy_help
+from muniment_services.cli import access_help, backup_help, help, keeping_help, policy_help
 from muniment_services.cli.terminal import BrokenOff, CliError
 from muniment_services.release import release
 
@@ -25,6 +25,8 @@ COMMANDS = (
     ("quarantine", help.QUARANTINE),
     ("access", access_help.ACCESS),
     ("policy", policy_help.POLICY),
+    ("hold", keeping_help.HOLD),
+    ("privacy", keeping_help.PRIVACY),
     ("token", help.TOKEN),
     ("log", help.LOG),
     ("config", help.CONFIG),

@@ -17,6 +17,7 @@ from muniment_services.domain import (
     assessment_data,
     credential,
     experiment,
+    hold,
     logged_model,
     model_version,
     principal,
@@ -44,6 +45,9 @@ DECIDERS: Mapping[type[Command], Decide] = MappingProxyType(
     {
         principal.RegisterPrincipal: principal.register,
         principal.NoteSignIn: principal.note_sign_in,
+        principal.ErasePrincipal: principal.erase,
+        hold.PlaceHold: hold.place,
+        hold.ReleaseHold: hold.release,
         access.DefineRole: access.define_role,
         access.RemoveRole: access.remove_role,
         access.MakeGrant: access.make_grant,
@@ -126,6 +130,7 @@ EVOLVERS: Mapping[str, Evolve] = MappingProxyType(
         workspace.KIND: workspace.evolve,
         experiment.KIND: experiment.evolve,
         principal.KIND: principal.evolve,
+        hold.KIND: hold.evolve,
         schema.KIND: schema.evolve,
         schema_id.KIND: schema_id.evolve,
         registered_model.KIND: registered_model.evolve,
@@ -144,6 +149,7 @@ STATES: Mapping[str, type[State]] = MappingProxyType(
         workspace.KIND: workspace.Workspace,
         experiment.KIND: experiment.Experiment,
         principal.KIND: principal.PrincipalState,
+        hold.KIND: hold.Hold,
         schema.KIND: schema.PublishedSchema,
         schema_id.KIND: schema_id.SchemaId,
         registered_model.KIND: registered_model.RegisteredModel,
@@ -160,6 +166,10 @@ FOLD_CHECKS: Mapping[type[Event], Check] = MappingProxyType(
         e.AliasSet: promotion_guard.check_policies,
         e.TransitionApproved: promotion_guard.check_policies,
         e.RegisteredModelRenamed: promotion_guard.check_name,
+        e.RegisteredModelDeleted: hold.check_model_deleted,
+        e.ModelVersionDeleted: hold.check_version_deleted,
+        e.ExperimentDeleted: hold.check_experiment_deleted,
+        e.PrincipalErased: hold.check_erased,
     }
 )
 """Event type to what must hold besides its own history, by earlier records of the same partition:

@@ -6,6 +6,7 @@ DomainError
 ├── AlreadyExists      what it would create does
 ├── ReviewRequired     a promotion policy asks for more
 ├── WrongState         it contradicts the state of what it is about
+├── Held               a legal hold covers what it would take away
 ├── StillNeeded        what it would take away is needed by something else
 ├── Superseded         what its right was checked against has changed since
 ├── NotAllowedNow      MLflow's own refusal that it reports as an internal error
@@ -43,6 +44,10 @@ class AlreadyExists(DomainError):
 
 class WrongState(DomainError):
     """The aggregate is not in a state that allows this (MLflow's INVALID_STATE)."""
+
+
+class Held(DomainError):
+    """A legal hold covers what would go. The message says which, and how it ends."""
 
 
 class StillNeeded(DomainError):

@@ -11,6 +11,7 @@ from urllib.parse import urlparse
 import msgspec
 
 from muniment_schemas import events as e
+from muniment_services.domain import hold
 from muniment_services.domain import workspace as workspaces
 from muniment_services.domain.artifact import owners, path_of
 from muniment_services.domain.commands import AggregateKey, Command, Context, State, World
@@ -190,6 +191,8 @@ def rename(world: World, command: RenameExperiment, context: Context) -> e.Exper
     if experiment.lifecycle != ACTIVE:
         raise WrongState("Cannot rename a non-active experiment.")
     check_length("name", command.name, EXPERIMENT_NAME_CHARS_MAX)
+    if command.name != experiment.name:
+        hold.refuse(hold.on_experiment(world, experiment), f"The experiment {experiment.name}")
     holder = world.taken(KIND, command.name)
     if holder is not None and holder is not experiment:
         raise AlreadyExists(
@@ -207,6 +210,7 @@ def delete(world: World, command: DeleteExperiment, context: Context) -> e.Exper
     """Raises NotFound when it is deleted already, as MLflow does."""
     experiment = require(world, command.experiment_id)
     _require_lifecycle(experiment, ACTIVE)
+    hold.refuse(hold.on_experiment(world, experiment), f"The experiment {experiment.name}")
     return e.ExperimentDeleted(envelope=_envelope(context, e.ExperimentDeleted, experiment))
 
 

@@ -12,6 +12,7 @@ import msgspec
 
 from muniment_schemas import events as e
 from muniment_services.domain import experiment as experiments
+from muniment_services.domain import hold
 from muniment_services.domain.commands import AggregateKey, Command, Context, State, World
 from muniment_services.domain.errors import Invalid, NotFound, Void
 from muniment_services.domain.experiment import ACTIVE, DELETED
@@ -151,6 +152,7 @@ def finalize(
 def delete(world: World, command: DeleteLoggedModel, context: Context) -> e.LoggedModelDeleted:
     """Deleting twice moves the time of the last update, as with MLflow. Raises NotFound."""
     model = require(world, command.model_id)
+    hold.refuse(hold.on_logged_model(world, model), f"The logged model {model.model_id}")
     return e.LoggedModelDeleted(envelope=context.envelope(e.LoggedModelDeleted, model.model_id))
 
 

@@ -6,6 +6,7 @@ import json
 
 from muniment_schemas import events as e
 from muniment_schemas.promotion_events import STAGE
+from muniment_services.domain import hold
 from muniment_services.domain import logged_model as logged_models
 from muniment_services.domain import registry_source as sources
 from muniment_services.domain import run as runs
@@ -182,8 +183,11 @@ def transition(world: World, command: TransitionStage, context: Context) -> e.St
 
 
 def delete(world: World, command: DeleteModelVersion, context: Context) -> e.ModelVersionDeleted:
-    """Raises Invalid or NotFound."""
+    """Raises Invalid, NotFound, Held."""
     model, version = require_version(world, command.name, command.version)
+    hold.refuse(
+        hold.on_version(world, model, version), f"Version {version.version} of {model.name}"
+    )
     return e.ModelVersionDeleted(
         envelope=envelope(context, e.ModelVersionDeleted, model),
         version=version.version,

@@ -20,6 +20,10 @@ COMMIT_TAG = "mlflow.source.git.commit"
 METRICS_MAX = 1000
 """Metric values in the evidence of one approval: those that conditions name first."""
 
+OF_WHO_STARTED_IT = frozenset({"actor_id", "user_id"})
+"""Claims of CI jobs that say which person started them. Evidence lives for ever in clear, so they
+are left out; the job itself is told by its other claims."""
+
 
 class FileDigests(msgspec.Struct, frozen=True, kw_only=True):
     """The files of a version, as they were gathered before the approval was decided.
@@ -57,7 +61,7 @@ def evidence_of(
         artifacts_total=files.total,
         source_commit=_commit(run),
         tags=version.tags,
-        claims=dict(context.claims),
+        claims={n: values for n, values in context.claims.items() if n not in OF_WHO_STARTED_IT},
         metrics_total=len(metrics),
         dataset_digests=tuple(e.DatasetDigest(name=d.name, digest=d.digest) for d in datasets),
         artifacts_sha256=files.sha256,

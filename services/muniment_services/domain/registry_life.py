@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from muniment_schemas import events as e
 from muniment_schemas.promotion_events import ALIAS
+from muniment_services.domain import hold
 from muniment_services.domain.commands import AggregateKey, Context, World
 from muniment_services.domain.errors import AlreadyExists, Invalid, ReviewRequired
 from muniment_services.domain.limits import check_key
@@ -136,7 +137,7 @@ def update(
 def rename(
     world: World, command: RenameRegisteredModel, context: Context
 ) -> e.RegisteredModelRenamed:
-    """Raises Invalid for the new name, NotFound, AlreadyExists when the new name is taken."""
+    """Raises Invalid for the new name, NotFound, Held, AlreadyExists for a taken name."""
     check_new_name(command.new_name)
     model = require(world, command.name)
     holder = world.taken(KIND, command.new_name)
@@ -145,6 +146,8 @@ def rename(
             f"Registered Model (name={command.new_name}) already exists. Error: the name is taken "
             "by another model or prompt."
         )
+    if command.new_name != model.name:
+        hold.refuse(hold.on_model(world, model), f"The model {model.name}")
     if escaped := escapes(world, model, command.new_name):
         raise ReviewRequired(
             f"Another name would take the model out of the policy {', '.join(escaped)}, or bring "
@@ -160,8 +163,9 @@ def rename(
 def delete(
     world: World, command: DeleteRegisteredModel, context: Context
 ) -> e.RegisteredModelDeleted:
-    """Raises NotFound."""
+    """Raises NotFound, Held."""
     model = require(world, command.name)
+    hold.refuse(hold.on_model(world, model), f"The model {model.name}")
     return e.RegisteredModelDeleted(
         envelope=envelope(context, e.RegisteredModelDeleted, model),
         name=model.name,

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from muniment_schemas import events as e
 from muniment_services.domain import experiment as experiments
+from muniment_services.domain import hold
 from muniment_services.domain.commands import AggregateKey, Command, Context, World
 from muniment_services.domain.errors import Invalid
 from muniment_services.domain.experiment import ACTIVE, DELETED
@@ -104,6 +105,7 @@ def delete(world: World, command: DeleteRun, context: Context) -> e.RunDeleted |
     run = require(world, command.run_id)
     if lifecycle_of(world, run) == DELETED:
         return None
+    hold.refuse(hold.on_run(world, run), f"The run {run.run_id}")
     return e.RunDeleted(envelope=context.envelope(e.RunDeleted, run.run_id))
 
 

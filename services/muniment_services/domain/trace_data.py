@@ -12,6 +12,7 @@ import msgspec
 
 from muniment_schemas import events as e
 from muniment_services.domain import experiment as experiments
+from muniment_services.domain import hold
 from muniment_services.domain.assessment import TIME_MS_MAX, TIME_MS_MIN, Assessment, dumped
 from muniment_services.domain.assessment_data import completed
 from muniment_services.domain.commands import AggregateKey, Command, Context, World
@@ -254,6 +255,7 @@ def delete(world: World, command: DeleteTrace, context: Context) -> e.TraceDelet
     trace = find(world, command.trace_id)
     if trace is None or trace.experiment_id != command.experiment_id:
         return None
+    hold.refuse(hold.on_trace(world, trace), f"The trace {trace.trace_id}")
     return e.TraceDeleted(envelope=context.envelope(e.TraceDeleted, trace.trace_id))
 
 

@@ -104,9 +104,10 @@ def test_the_next_backup_takes_only_what_is_new(
     after = files_of(place)
     assert before.items() <= after.items(), "what an earlier backup names is not touched"
     assert (second["new_files"], second["new_events"]) == (0, 100)
-    full = [p for p in before if p.suffix == ".zst" and p.parent.name.startswith("runs")]
-    assert len(full) > 2
-    assert len([p for p in after if p.suffix == ".zst" and p not in before]) < len(full)
+    old = sorted(p for p in before if p.suffix == ".zst" and p.parent.name.startswith("runs"))
+    new = sorted(p for p in after if p not in before and p.parent == old[0].parent)
+    assert len(old) > 2
+    assert [p.name[:15] >= old[-1].name[:15] for p in new] == [True] * len(new)
     for name in (first["name"], second["name"]):
         assert call("backup", "verify", place, "--backup", name).status == 0
     assert made(call, data_dir, place)["new_events"] == 0
