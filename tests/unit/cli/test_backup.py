@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 import json
 import shutil
@@ -11,9 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from muniment_auth.principal import local_principal
+from muniment_schemas.ids import PrincipalId
 from muniment_services import bootstrap
-from muniment_services.backup import create, sealing, segments
+from muniment_services.backup import create, sealing
 from muniment_services.config import Settings
+from muniment_services.domain.principal import ErasePrincipal, PrincipalState
 from muniment_services.domain.run_data import LogBatch
 from muniment_services.write import Caller
 from unit.cli.conftest import ACTOR, FILE, FILES, Call
@@ -229,5 +233,53 @@ def test_a_log_that_went_on_from_a_copy_is_refused(
     assert "is another one in" in call("backup", "create", *at).err
 
 
-def test_a_segment_says_what_it_holds() -> None:
-    assert segments.SEGMENT_BYTES == 16 * 1024 * 1024
+ANNA = dataclasses.replace(local_principal("x"), id=PrincipalId("anna"), name="Anna")
+
+
+def erased(data_dir: Path) -> str:
+    """Register Anna and erase her; the id of her key, which the file system has lost."""
+
+    async def run() -> str:
+        caller = Caller(actor=ACTOR, request_id="r", workspace="default")
+        async with bootstrap.services(Settings(data_dir=data_dir)) as services:
+            found = services.fold.state.get("principal", "anna")
+            assert isinstance(found, PrincipalState)
+            order = ErasePrincipal(principal_id="anna", reason="request 17")
+            await services.writer.submit(caller, order, lambda _: b"")
+            await services.erasures.finish()
+            return found.key_id
+
+    return asyncio.run(run())
+
+
+def registered(data_dir: Path) -> None:
+    """Have Anna noted."""
+
+    async def run() -> None:
+        async with bootstrap.services(Settings(data_dir=data_dir)) as services:
+            await services.identities.register_once(ANNA)
+
+    asyncio.run(run())
+
+
+def test_an_erased_key_leaves_the_place_and_does_not_come_back(
+    call: Call, data_dir: Path, place: Path, tmp_path: Path
+) -> None:
+    registered(data_dir)
+    first = made(call, data_dir, place)
+    key_id = erased(data_dir)
+    kept = place / "keys" / f"{key_id}.sealed"
+    sealed = kept.read_bytes()
+    made(call, data_dir, place)
+    assert not kept.exists()
+    old = ("--backup", first["name"])
+    assert call("backup", "verify", place, *old).status == 0
+    # Whoever kept a copy of the place does not bring it back with this one either.
+    for content in (None, sealed):
+        if content is not None:
+            kept.write_bytes(content)
+        target = tmp_path / f"restored-{content is None}"
+        restored = call("backup", "restore", place, *old, "--data-dir", target)
+        assert restored.status == 0, restored.err
+        assert (target / "keys").is_dir()
+        assert not (target / "keys" / key_id).exists()
