@@ -80,6 +80,26 @@ def test_what_is_put_is_there_for_whoever_opens_the_same_place(
     assert place.get("a") == opened(where, tmp_path).get("a") == b"\x00one\xff"
 
 
+def test_what_is_removed_is_gone_for_all(place: KeyPlace, where: str, tmp_path: Path) -> None:
+    assert place.names() == []
+    place.remove("none")
+    for name in ("b", "a"):
+        assert place.put_new(name, name.encode())
+    assert opened(where, tmp_path).names() == ["a", "b"]
+    place.remove("a")
+    assert opened(where, tmp_path).names() == ["b"]
+    assert place.get("a") is None
+    assert place.get("b") == b"b"
+
+
+def test_what_a_crash_left_of_making_a_key_goes_with_it(tmp_path: Path) -> None:
+    place = FolderKeys(tmp_path / "keys")
+    assert place.put_new("a", b"key")
+    (tmp_path / "keys" / ".a.0123").write_bytes(b"key")
+    place.remove("a")
+    assert list((tmp_path / "keys").iterdir()) == []
+
+
 def test_a_key_is_never_overwritten(place: KeyPlace) -> None:
     assert place.put_new("a", b"one")
     assert not place.put_new("a", b"two")
