@@ -184,7 +184,8 @@ def test_who_names_what_is_hidden_hears_what_is_said_of_what_is_missing(
 ) -> None:
     told = naming(server, "eve", own, hidden.run, hidden.logged_model)
     assert told == naming(server, "eve", own, NO_RUN, NO_MODEL)
-    assert all(status in (400, 403, 404) for status, _ in told), told
+    # 500 is MLflow's answer to a models:/ source that is not there.
+    assert all(status in (400, 403, 404, 500) for status, _ in told), told
 
 
 def test_from_whom_nothing_is_hidden_may_name_the_runs_of_other_servers(

@@ -109,6 +109,9 @@ def test_it_does_all_else_as_before(server: Served) -> None:
     made = {"experiment_id": things.experiment, "run_name": "named"}
     ok(server.ask("tess", "POST", f"{MLFLOW}runs/create", made))
     ok(server.ask("tess", "POST", f"{MLFLOW}runs/delete", {"run_id": things.run}))
+    run = ok(server.ask("admin", "GET", f"{MLFLOW}runs/get?run_id={things.run}"))["run"]
+    assert run["info"]["lifecycle_stage"] == "deleted"
+    assert run["data"]["params"] == batch["params"]
 
 
 def test_two_such_grants_add_up(server: Served) -> None:
