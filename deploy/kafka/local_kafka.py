@@ -39,6 +39,8 @@ LOAD_JAVA_OPTIONS = ("-Xms512m", "-Xmx1g")
 
 STARTED_WITHIN_S = 90.0
 STOPPED_WITHIN_S = 20.0
+ARCHIVED_WITHIN_S = 120.0
+"""A broker that writes its class archive when it ends takes so long at most."""
 INSTALL_S_MAX = 600.0
 POLL_S = 0.05
 LOG_SHOWN_CHARS = 6_000
@@ -215,14 +217,14 @@ class Broker:
         """SIGCONT."""
         self._signal(signal.SIGCONT)
 
-    def stop(self) -> None:
+    def stop(self, within_s: float = STOPPED_WITHIN_S) -> None:
         """SIGTERM, and SIGKILL when that does not end it in time."""
         if self._process is None:
             return
         self.thaw()
         self._signal(signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(STOPPED_WITHIN_S)
+            self._process.wait(within_s)
         self.kill()
 
     def _signal(self, number: signal.Signals) -> None:
@@ -381,7 +383,8 @@ def _make_archive(archive: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         cluster = Cluster(Path(folder), java_options=options)
         cluster.start()
-        cluster.stop()
+        for broker in cluster.brokers.values():
+            broker.stop(ARCHIVED_WITHIN_S)
     if not unfinished.exists():
         raise LocalKafkaError(f"Java did not write {unfinished}")
     unfinished.replace(archive)
