@@ -43,6 +43,7 @@ from muniment_schemas.catalog_events import (
 )
 from muniment_schemas.credential_events import CredentialIssued, CredentialRevoked, SessionRenewed
 from muniment_schemas.envelope import Envelope, Event
+from muniment_schemas.head_events import HeadsSigned, PublicKey, SignedHead, SigningKeyAdded
 from muniment_schemas.promotion_events import (
     DatasetDigest,
     Evidence,
@@ -167,6 +168,8 @@ EVENT_TYPES: tuple[type[Event], ...] = (
     AssessmentDeleted,
     ArtifactUploaded,
     ArtifactDeleted,
+    SigningKeyAdded,
+    HeadsSigned,
     RecordQuarantined,
 )
 """All event types, in the order of the catalogue."""
@@ -199,6 +202,7 @@ __all__ = [
     "Grant",
     "GrantMade",
     "GrantRevoked",
+    "HeadsSigned",
     "InputsLogged",
     "LoggedModelCreated",
     "LoggedModelDeleted",
@@ -219,6 +223,7 @@ __all__ = [
     "PrincipalRegistered",
     "PromotionPolicyRemoved",
     "PromotionPolicySet",
+    "PublicKey",
     "RecordQuarantined",
     "RegisteredModelCreated",
     "RegisteredModelDeleted",
@@ -237,6 +242,8 @@ __all__ = [
     "SchemaRegistered",
     "SessionRenewed",
     "SignInNoted",
+    "SignedHead",
+    "SigningKeyAdded",
     "SpanUsage",
     "SpansLogged",
     "SpansSummary",

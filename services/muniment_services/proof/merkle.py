@@ -21,6 +21,32 @@ class ProofInvalid(Exception):
     """A proof does not lead to the root that it should lead to."""
 
 
+class Peaks:
+    """A growing tree of which only the roots of its full subtrees are kept."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._peaks: list[bytes] = []
+
+    def append(self, leaf: bytes) -> None:
+        """Add a leaf by its hash."""
+        found, size = leaf, self.size
+        while size & 1:
+            found = node_hash(self._peaks.pop(), found)
+            size >>= 1
+        self._peaks.append(found)
+        self.size += 1
+
+    def root(self) -> bytes:
+        """The root over all leaves so far."""
+        if not self._peaks:
+            return EMPTY_ROOT
+        found = self._peaks[-1]
+        for peak in reversed(self._peaks[:-1]):
+            found = node_hash(peak, found)
+        return found
+
+
 def leaf_hash(leaf: bytes) -> bytes:
     """The hash of a leaf's content."""
     return sha256(b"\x00" + leaf).digest()
