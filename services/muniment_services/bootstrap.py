@@ -266,12 +266,9 @@ async def _services(
             prover=prover,
         )
     finally:
-        if prover is not None:
-            await prover.close()
-        await rebuilder.close()
-        await snapshotter.close()
-        await reports.close()
-        await log.close()
+        for task in (prover, rebuilder, snapshotter, reports, log):
+            if task is not None:
+                await task.close()
         await fold.stop()
         await runner.close()
         settle(settings.data_dir)
