@@ -16,7 +16,7 @@ from muniment_schemas.subjects import Schemas
 from muniment_services.clock import now_ms
 from muniment_services.log.base import NewRecord, TopicPartition
 from muniment_services.proof.note import Kind
-from muniment_services.proof.prover import Cosign, Prover
+from muniment_services.proof.prover import Prover
 from muniment_services.proof.signing import PlaceKeys
 
 CODEC = Codec(Schemas.load())
@@ -38,14 +38,13 @@ async def proved(
     stored: Stored | None = None,
     *,
     keys: PlaceKeys | None = None,
-    cosign: Cosign | None = None,
 ) -> AsyncIterator[Prover]:
     """A prover at work on a log. stored: what the log has; folder: keys and cache."""
     log = MemoryLog(runs_partitions=2, stored=stored)
     await log.start()
     ring = keys or keyring(folder / "keys")
     prover = Prover(
-        log, CODEC, ring, folder / "proof", "log.test", ACTOR, now_ms, Random(2).randbytes, cosign
+        log, CODEC, ring, folder / "proof", "log.test", ACTOR, now_ms, Random(2).randbytes
     )
     prover.start()
     try:

@@ -79,9 +79,9 @@ def test_fsck_refuses_a_tree_under_another_key(server: Server, tmp_path: Path) -
     assert "fsck failed" in run("fsck", "-ui=false", "-logtostderr", *address).stderr
 
 
-@pytest.mark.parametrize("old", [1, 255, 256, 257, 512, 600])
-def test_go_verifies_heads_tiles_and_proofs(server: Server, old: int) -> None:
-    done = run("proof-check", server.url, "catalog", "0", str(old))
+def test_go_verifies_heads_tiles_and_proofs(server: Server) -> None:
+    earlier = ("1", "255", "256", "257", "512", "600")
+    done = run("proof-check", server.url, "catalog", "0", *earlier)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) == size(server)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import groupby
 from operator import attrgetter
@@ -38,7 +38,7 @@ from muniment_services.write import record_of
 
 HEAD_S = 0.6
 """Heads are signed at most so often, by all replicas together: at least one each second under load,
-with room for what following, appending and witnesses take."""
+with room for what following and appending take."""
 
 LOOK_S = 0.1
 """How often we look whether there is something to sign."""
@@ -58,13 +58,6 @@ THREAD_BYTES = 1024 * 1024
 
 _log = structlog.get_logger("muniment.proof")
 
-Cosign = Callable[[Sequence[Note]], Awaitable[Sequence[Note]]]
-"""Notes to the same with cosignatures of witnesses. Raises WitnessesMissing."""
-
-
-class WitnessesMissing(Exception):
-    """Fewer witnesses have cosigned than there must be."""
-
 
 class Prover:
     """Trees and heads of one log. Lives on one event loop."""
@@ -79,7 +72,6 @@ class Prover:
         actor: Actor,
         now_ms: Callable[[], int],
         random: Callable[[int], bytes],
-        cosign: Cosign | None = None,
     ) -> None:
         """folder: of the cache. origin: what the origins of the trees begin with."""
         places = [TopicPartition(t, p) for t, count in log.partitions.items() for p in range(count)]
@@ -96,7 +88,6 @@ class Prover:
         self._actor = actor
         self._now_ms = now_ms
         self._random = random
-        self._cosign = cosign
         self._line_moved_s = 0.0
         self._is_replanted = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -211,7 +202,7 @@ class Prover:
                 self.trouble = None
             except HeadContradicted as error:
                 self._stop(f"{error}: the log has lost events. Restore what is missing")
-            except (LogError, KeysUnavailable, WitnessesMissing, OSError) as error:
+            except (LogError, KeysUnavailable, OSError) as error:
                 if self.trouble is None:
                     _log.error("heads cannot be signed now", reason=str(error))
                 self.trouble = f"heads cannot be signed now: {error}"
@@ -279,8 +270,6 @@ class Prover:
         notes: Sequence[Note] = await asyncio.to_thread(
             _signed, self._keys, texts, self._now_ms() // 1000
         )
-        if self._cosign is not None:
-            notes = await self._cosign(notes)
         await self._append(
             HeadsSigned(
                 envelope=self._context().envelope(HeadsSigned, self.log.log_id),
