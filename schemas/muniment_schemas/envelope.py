@@ -18,6 +18,8 @@ CATALOG = "catalog"
 RUNS = "runs"
 """Topic of what jobs log: runs, logged models, traces, artifacts."""
 
+CHECKPOINTS = "checkpoints"
+"""Topic of the signed heads of all topics' trees."""
 
 QUARANTINE = "quarantine"
 """Topic of reports on records that could not be folded."""

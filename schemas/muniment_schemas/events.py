@@ -43,6 +43,7 @@ from muniment_schemas.catalog_events import (
 )
 from muniment_schemas.credential_events import CredentialIssued, CredentialRevoked, SessionRenewed
 from muniment_schemas.envelope import Envelope, Event
+from muniment_schemas.head_events import HeadsSigned, PublicKey, SignedHead, SigningKeyAdded
 from muniment_schemas.keeping_events import HoldPlaced, HoldReleased, PrincipalErased
 from muniment_schemas.promotion_events import (
     DatasetDigest,
@@ -171,6 +172,8 @@ EVENT_TYPES: tuple[type[Event], ...] = (
     AssessmentDeleted,
     ArtifactUploaded,
     ArtifactDeleted,
+    SigningKeyAdded,
+    HeadsSigned,
     RecordQuarantined,
 )
 """All event types, in the order of the catalogue."""
@@ -203,6 +206,7 @@ __all__ = [
     "Grant",
     "GrantMade",
     "GrantRevoked",
+    "HeadsSigned",
     "HoldPlaced",
     "HoldReleased",
     "InputsLogged",
@@ -226,6 +230,7 @@ __all__ = [
     "PrincipalRegistered",
     "PromotionPolicyRemoved",
     "PromotionPolicySet",
+    "PublicKey",
     "RecordQuarantined",
     "RegisteredModelCreated",
     "RegisteredModelDeleted",
@@ -244,6 +249,8 @@ __all__ = [
     "SchemaRegistered",
     "SessionRenewed",
     "SignInNoted",
+    "SignedHead",
+    "SigningKeyAdded",
     "SpanUsage",
     "SpansLogged",
     "SpansSummary",

@@ -27,7 +27,9 @@ CONFLUENT_HEADER_BYTES = len(CONFLUENT_MARKER) + 4
 SCHEMA_ID_MAX = 2**31 - 1
 """Registries count in signed 32-bit integers."""
 
-ALWAYS_SINGLE_OBJECT = frozenset({"SchemaPublished", "SchemaRegistered", "RecordQuarantined"})
+ALWAYS_SINGLE_OBJECT = frozenset(
+    {"SchemaPublished", "SchemaRegistered", "RecordQuarantined", "HeadsSigned", "SigningKeyAdded"}
+)
 """Events that a reader needs before it knows what an id means, or when it does not."""
 
 

@@ -59,13 +59,15 @@ from muniment_services.domain.schema_id import KIND as SCHEMA_ID
 from muniment_services.erasures import Erasures
 from muniment_services.fold import Fold, Load
 from muniment_services.identities import Identities
-from muniment_services.keys import open_keys
+from muniment_services.keys import folder_of_keys, open_keys
 from muniment_services.log.base import EventLog, LogReader
 from muniment_services.log.embedded import EmbeddedLog
 from muniment_services.log.kafka import KafkaLog
 from muniment_services.log.kafka_connection import Brokers
 from muniment_services.metrics import Metrics
 from muniment_services.projection_files import remove, settle
+from muniment_services.proof.prover import Prover
+from muniment_services.proof.signing import open_keyring
 from muniment_services.quarantine import Reports
 from muniment_services.rebuild import CatchUp, Ends, open_store, open_within
 from muniment_services.rebuilder import Rebuilder
@@ -80,6 +82,9 @@ from muniment_services.write import Caller, Writer
 
 LOG_FILE = "log.sqlite"
 ARTIFACT_ROOT = "mlflow-artifacts:"
+PROOF_FOLDER = "proof"
+"""Name of the folder in data_dir where the trees over the log are: a cache of the log."""
+
 BUILDER_MODULE = "muniment_services.cli.build"
 
 SYSTEM = Actor(principal_id="system", auth_method="system")
@@ -230,6 +235,7 @@ async def _services(
     fold.start()
     reports.start()
     snapshotter.start_looking()
+    prover: Prover | None = None
     try:
         place = open_keys(settings)
         identities = Identities(
@@ -243,6 +249,7 @@ async def _services(
                 settings.schema_registry, settings, events, writer, state
             )
             writer = Writer(log, registered, fold, runner, now_ms, os.urandom)
+        prover = _prover(log, events, place, settings)
         await access_file.apply(entries, lambda command: _submit(writer, command), now_ms())
         yield Services(
             writer=writer,
@@ -260,15 +267,38 @@ async def _services(
             browser=await _browser_login(settings, verifier, place),
             accesses=Accesses(fold, admin_groups(settings)),
             admin_groups=tuple(admin_groups(settings)),
+            prover=prover,
         )
     finally:
-        await rebuilder.close()
-        await snapshotter.close()
-        await reports.close()
-        await log.close()
+        for task in (prover, rebuilder, snapshotter, reports, log):
+            if task is not None:
+                await task.close()
         await fold.stop()
         await runner.close()
         settle(settings.data_dir)
+
+
+def origin_of(log: EventLog, settings: Settings) -> str:
+    """What the origins of a log's trees begin with."""
+    return settings.proof_origin or f"muniment.{log.log_id}"
+
+
+def _prover(log: EventLog, events: Codec, place: KeyPlace, settings: Settings) -> Prover | None:
+    if not settings.proof:
+        return None
+    seeds = settings.signing_keys
+    keyring = open_keyring(
+        place,
+        folder_of_keys(settings),
+        () if seeds is None else seeds.get_secret_value().split(","),
+        settings.signing_ml_dsa,
+        os.urandom,
+    )
+    folder = settings.data_dir / PROOF_FOLDER
+    origin = origin_of(log, settings)
+    prover = Prover(log, events, keyring, folder, origin, SYSTEM, now_ms, os.urandom)
+    prover.start()
+    return prover
 
 
 def _rebuilder(

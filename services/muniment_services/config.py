@@ -36,6 +36,7 @@ SERVER_VARIABLE = f"{ENVIRONMENT_PREFIX}SERVER"
 """What the command line shows to servers that it talks to; no setting."""
 MEMORY_PATTERN = r"^\d+(\.\d+)? ?[KMGT]i?B$"
 TOPIC_PATTERN = r"^[a-zA-Z0-9_-][a-zA-Z0-9._-]{0,199}$"
+ORIGIN_PATTERN = r"^[!-*,-~]{1,150}$"
 BROKER_PATTERN = r"^(\[[0-9a-fA-F:.]+\]|[^:/\s]+):\d{1,5}$"
 
 TABLES = frozenset({"issuers"})
@@ -47,7 +48,7 @@ LISTS = frozenset({"allowed_hosts", "kafka_bootstrap"})
 URLS_WITH_CREDENTIALS = ("schema_registry",)
 """Settings whose URLs may hold a user name and a password."""
 
-SECRETS = frozenset({"kafka_password", "login_client_secret"})
+SECRETS = frozenset({"kafka_password", "login_client_secret", "signing_keys"})
 """Settings that are never shown."""
 
 
@@ -144,6 +145,28 @@ class Settings(BaseModel):
         default=None,
         description="Where snapshots of the projections are kept, named as artifacts are. The "
         "folder snapshots in data_dir, if not given.",
+    )
+    proof: bool = Field(
+        default=True,
+        description="Whether the log's trees are kept and their heads signed, so that what is "
+        "recorded can be proved.",
+    )
+    proof_origin: str | None = Field(
+        default=None,
+        pattern=ORIGIN_PATTERN,
+        description="What names this log in signed heads, as log.example/ml; /TOPIC/PARTITION "
+        "follows. muniment.LOG-ID, if not given.",
+    )
+    signing_keys: SecretStr | None = Field(
+        default=None,
+        description="Keys that sign the log's heads, each 32 random bytes in base64, the newest "
+        "last, with commas between. In the place of keys, if not given. Not an option of the "
+        "command line, where others could read it.",
+    )
+    signing_ml_dsa: bool = Field(
+        default=False,
+        description="Whether heads are also signed with ML-DSA-44, which quantum computers do not "
+        "break.",
     )
     stale_reads: bool = Field(
         default=True,
@@ -255,6 +278,7 @@ class Settings(BaseModel):
     def for_a_process_of_ours(self) -> bytes:
         """The settings that a child process needs, secrets included, as JSON: for its stdin."""
         values = self.model_dump(mode="json", exclude=set(OF_CALLERS))
+        values.pop("signing_keys")
         if self.kafka_password is not None:
             values["kafka_password"] = self.kafka_password.get_secret_value()
         return json.dumps(values).encode()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import ObjectStore
@@ -72,6 +74,14 @@ class BucketKeys:
 
 def open_keys(settings: Settings) -> KeyPlace:
     """The place of the keys. Nothing is asked or made yet. Raises ConfigError."""
+    folder = folder_of_keys(settings)
+    if folder is not None:
+        return FolderKeys(folder)
+    assert settings.keys is not None
+    return BucketKeys(open_bucket(settings.keys), settings.keys)
+
+
+def folder_of_keys(settings: Settings) -> Path | None:
+    """The folder that the keys are in; None: they are in a bucket. Raises ConfigError."""
     where = str(settings.data_dir / FOLDER) if settings.keys is None else settings.keys
-    folder = folder_of(where)
-    return FolderKeys(folder) if folder is not None else BucketKeys(open_bucket(where), where)
+    return folder_of(where)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from muniment_projections.base import Folded
@@ -66,12 +66,21 @@ class Findings:
 class LogCheck:
     """The first pass: every record by itself."""
 
-    def __init__(self, log: LogReader, codec: Codec, findings: Findings, now_ms: int) -> None:
+    def __init__(
+        self,
+        log: LogReader,
+        codec: Codec,
+        findings: Findings,
+        now_ms: int,
+        each: Callable[[Record], None] = lambda _: None,
+    ) -> None:
+        """each: gets every record too, in the order of its topic-partition."""
         self.records = 0
         self.readable = True
         self._log = log
         self._codec = codec
         self._findings = findings
+        self._each = each
         self._latest_ms = now_ms + AHEAD_MS_MAX
         self._used: dict[bytes, str] = {}
         self._published: set[bytes] = set()
@@ -114,6 +123,7 @@ class LogCheck:
 
     def _check(self, record: Record) -> None:
         self.records += 1
+        self._each(record)
         where = f"{record.at}@{record.offset}"
         try:
             event = self._codec.decode(record.value)

@@ -66,12 +66,17 @@ def checks(services: Services) -> tuple[Check, ...]:
             else None,
             "it is empty",
         ),
+        _check("proof", _unproved(services), "the heads of the log are signed"),
         _check("freshness", _stale(fold), "the log can be asked what is new"),
     )
 
 
 def _check(name: str, problem: str | None, otherwise: str) -> Check:
     return Check(name, "green" if problem is None else "red", problem or otherwise)
+
+
+def _unproved(services: Services) -> str | None:
+    return None if services.prover is None else services.prover.problem
 
 
 def _stale(fold: Fold) -> str | None:
@@ -154,6 +159,11 @@ class _Gauges(Collector):
         yield _gauge("muniment_ready", is_ready)
         yield _gauge("muniment_healthy", bool(found) and all(found.values()))
         yield _gauge("muniment_stale", not found.get("freshness", True))
+        prover = None if services is None else services.prover
+        yield _gauge("muniment_proof_signing", None if prover is None else prover.problem is None)
+        yield _gauge(
+            "muniment_proof_unsigned_events", None if prover is None else prover.forest.unsigned
+        )
         stopped = None if services is None else dict(services.fold.state.quarantine)
         yield _gauge("muniment_quarantined_records", None if stopped is None else _records(stopped))
 

@@ -25,6 +25,7 @@ from muniment_services.erasures import Erasures
 from muniment_services.fold import Fold
 from muniment_services.identities import Identities
 from muniment_services.log.base import LogUnavailable
+from muniment_services.proof.prover import Prover
 from muniment_services.rebuilder import Rebuilder
 from muniment_services.snapshotter import Snapshotter
 from muniment_services.write import Writer
@@ -69,6 +70,8 @@ class Services:
     renewals: Renewals = field(default_factory=lambda: Renewals(os.urandom))
     browser: BrowserLogin | None = None
     """None where nobody can log in by browser."""
+    prover: Prover | None = None
+    """None where proofs are turned off."""
 
     async def state(self, kind: str, aggregate_id: str) -> State | None:
         """One aggregate, as of everything that was in the log when this was called.

@@ -66,15 +66,35 @@ the old one.
 VERIFY = """Check the log, the projections and the artifacts.
 
 The log: offsets without holes, every record readable with a published schema,
-headers and keys as the events say, times that can be. The fold: how many
-events applied, and why the others did not. The projections: equal, table by
-table, to a rebuild from the log, which is made in a temporary folder. The
-artifacts: every file as it was recorded, byte for byte.
+headers and keys as the events say, times that can be. The heads: every one
+that was signed is of these records, and so is one that you kept (--head). The
+fold: how many events applied, and why the others did not. The projections:
+equal, table by table, to a rebuild from the log, which is made in a temporary
+folder. The artifacts: every file as it was recorded, byte for byte.
 
 Exit status 1 when anything is wrong. Works beside a running server.
 
   muniment verify
   muniment verify --no-artifacts --json
+  muniment verify --head catalog-0.checkpoint
+  muniment verify --url http://127.0.0.1:5000
+"""
+
+PROOF = """Change the keys that sign the heads of the log.
+
+A server signs the heads of the trees over its log; `muniment verify` and
+programs of others verify them.
+
+  muniment proof rotate
+"""
+
+PROOF_ROTATE = """Have a server make new signing keys and use them from now on.
+
+The old keys endorse the new ones, in the log, and go on verifying what they
+signed.
+
+  muniment proof rotate
+  muniment proof rotate --url http://127.0.0.1:5000
 """
 
 SNAPSHOT = """Make, list and restore snapshots of the projections.

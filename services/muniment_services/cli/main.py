@@ -19,6 +19,7 @@ COMMANDS = (
     ("events", help.EVENTS),
     ("rebuild", help.REBUILD),
     ("verify", help.VERIFY),
+    ("proof", help.PROOF),
     ("snapshot", help.SNAPSHOT),
     ("backup", backup_help.BACKUP),
     ("status", help.STATUS),

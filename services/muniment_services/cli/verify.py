@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from muniment_projections.store import Store
     from muniment_services.config import Settings
     from muniment_services.log.base import EventLog
+    from muniment_services.proof.line import Head
     from muniment_services.rebuild import Ends
     from muniment_services.verify import Findings, FoldCheck
 
@@ -41,6 +42,7 @@ class Report:
     records: int
     partitions: int
     schemas: int
+    heads: int
     fold: dict[str, Any] | None = None
     tables: Mapping[str, int] | None = None
     artifacts: dict[str, int] | None = None
@@ -53,6 +55,18 @@ def verify(
     data_dir: DataDir = None,
     projections: Annotated[bool, Parameter(help="Compare the projections with a rebuild.")] = True,
     artifacts: Annotated[bool, Parameter(help="Compare the files with what was recorded.")] = True,
+    head: Annotated[
+        list[Path] | None,
+        Parameter(
+            negative="",
+            help="File with a signed head from before, which the log must extend; can be repeated. "
+            "[default: none]",
+        ),
+    ] = None,
+    url: Annotated[
+        str | None,
+        Parameter(help="Verify the trees and heads that a server serves, and nothing else."),
+    ] = None,
     json: AsJson = False,
     config: Config = None,
     log_options: LogOptions | None = None,
@@ -61,18 +75,63 @@ def verify(
     from muniment_services.verify import Findings
 
     findings = Findings()
+    kept = [_kept(path) for path in head or ()]
+    if url is not None:
+        _verify_server(url, kept, findings, json)
+        _refuse(findings)
+        return
     with mendable():
         settings = settings_with_log(data_dir, config, log_options)
-        report = asyncio.run(_verify(settings, findings, projections, artifacts, json))
+        report = asyncio.run(_verify(settings, findings, projections, artifacts, json, kept))
         (_print_json if json else _print)(report, findings)
+    _refuse(findings)
+
+
+def _refuse(findings: Findings) -> None:
     if findings.count:
         raise CliError(f"{findings.count} finding{'s' if findings.count > 1 else ''}; see above.")
 
 
+def _kept(path: Path) -> Head:
+    from muniment_services.proof.head_check import KeptHeadInvalid, kept_head
+
+    try:
+        return kept_head(path.read_bytes())
+    except OSError as error:
+        raise CliError(f"cannot read {path}: {error.strerror}") from None
+    except KeptHeadInvalid as error:
+        raise CliError(f"{path}: {error}") from None
+
+
+def _verify_server(url: str, kept: Sequence[Head], findings: Findings, as_json: bool) -> None:
+    from muniment_services.cli.client import Client
+    from muniment_services.proof.remote import verify as verify_trees
+
+    client = Client(url)
+    trees = []
+    for found in verify_trees(client.call("GET", "/log/")["logs"], client.fetch, kept):
+        trees.append({"topic": found.at.topic, "partition": found.at.partition, "size": found.size})
+        for what in found.wrong:
+            findings.add(found.at, what)
+        if not as_json:
+            write(f"tree         {found.at}: {found.size:,} records under a signed head")
+    if as_json:
+        told = [asdict(finding) for finding in findings.kept]
+        write_json({"ok": findings.count == 0, "trees": trees, "findings": told})
+    else:
+        _print_findings(findings)
+
+
 async def _verify(
-    settings: Settings, findings: Findings, projections: bool, artifacts: bool, as_json: bool
+    settings: Settings,
+    findings: Findings,
+    projections: bool,
+    artifacts: bool,
+    as_json: bool,
+    kept: Sequence[Head],
 ) -> Report:
     from muniment_services import bootstrap
+    from muniment_services.proof.head_check import HeadCheck
     from muniment_services.verify import FoldCheck, LogCheck
 
     found = _digests(settings) if projections else None
@@ -80,11 +139,16 @@ async def _verify(
     await log.start()
     ends = await log.end_offsets()
     codec = bootstrap.codec(log)
-    check = LogCheck(log, codec, findings, now_ms())
+    heads = HeadCheck(log, codec, kept)
+    for where, what in heads.read_line(ends):
+        findings.add(where, what)
+    check = LogCheck(log, codec, findings, now_ms(), heads.take)
     with Meter("reading the log", as_json) as meter:
         meter.show(0, sum(ends.values()))
         check.run(ends, meter.add)
-    report = Report(check.records, len(ends), check.schemas)
+    for at, what in heads.findings():
+        findings.add(at, what)
+    report = Report(check.records, len(ends), check.schemas, heads.compared)
     if not check.readable:
         report.notes.append("nothing was folded, since the log cannot be read whole")
         return report
@@ -165,6 +229,7 @@ def _print(report: Report, findings: Findings) -> None:
         f"log          {report.records:,} records in {report.partitions} partitions, "
         f"{report.schemas} schemas"
     )
+    write(f"heads        {report.heads:,} signed heads compared with the log's records")
     if report.fold is not None:
         void = report.fold["void"]
         write(f"fold         {report.fold['applied']:,} applied, {sum(void.values()):,} void")
@@ -179,6 +244,10 @@ def _print(report: Report, findings: Findings) -> None:
         write(f"artifacts    compared with what was recorded{more}")
     for note in report.notes:
         write(f"note         {note}")
+    _print_findings(findings)
+
+
+def _print_findings(findings: Findings) -> None:
     for finding in findings.kept:
         write(f"WRONG        {finding.where}: {finding.what}")
     if findings.count > len(findings.kept):

@@ -37,7 +37,7 @@ def test_the_help_of_a_command_has_its_text_and_an_example(call: Call, name: str
 
 # These have commands of their own, or an argument and no option.
 GROUPS = (
-    *("access", "config", "log", "policy", "quarantine", "snapshot", "token"),
+    *("access", "config", "log", "policy", "proof", "quarantine", "snapshot", "token"),
     *("logout", "whoami"),
 )
 SUB_COMMANDS = [
@@ -47,6 +47,7 @@ SUB_COMMANDS = [
     ("access", "roles", "remove"),
     ("log", "copy"),
     *(("policy", name) for name in ("set", "list", "show", "remove")),
+    ("proof", "rotate"),
     ("quarantine", "replay"),
     ("token", "create"),
     ("token", "list"),

@@ -1,0 +1,1 @@
+"""The tree over the log: leaves, tiles, signed heads, proofs, and whoever verifies them."""

@@ -1,0 +1,155 @@
+"""A pack of a whole small log, and seeded ways to change what it says."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from base64 import b64decode, b64encode
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from muniment_services.proof import merkle, verifier
+from muniment_services.proof.note import Kind, Note, VerifierKey
+from muniment_services.proof.signing import SoftKey, endorse
+
+NAMES = ("catalog-0", "runs-0")
+WAYS = ("flip", "delete", "insert", "reorder", "truncate", "fork", "keys", "log and tree", "bytes")
+
+
+class Forger:
+    """Changes packs. Whoever has all but the log's private keys can do what this does."""
+
+    def __init__(self, honest: Path, seed: int) -> None:
+        self._honest = honest
+        self._random = Random(seed)
+        self.what = ""
+
+    def change(self, pack: Path) -> str:
+        """Change a pack in one way, chosen by the seed; returns which."""
+        way = self._random.choice(WAYS)
+        name = self._random.choice(NAMES)
+        lines = self._lines(pack, name)
+        getattr(self, f"_{way.replace(' ', '_')}")(pack, name, lines)
+        return f"{way} {name}"
+
+    def _lines(self, pack: Path, name: str) -> list[Any]:
+        text = (pack / "events" / f"{name}.jsonl").read_text()
+        return [json.loads(line) for line in text.splitlines()]
+
+    def _store(self, pack: Path, name: str, lines: list[Any]) -> None:
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (pack / "events" / f"{name}.jsonl").write_text(text)
+
+    def _altered(self, line: Any) -> Any:
+        line = json.loads(json.dumps(line))
+        field = self._random.choice(("key", "value", "timestamp_ms", "offset", "id", "type"))
+        if field in ("key", "value"):
+            raw = bytearray(b64decode(line[field]) or b"\0")
+            raw[self._random.randrange(len(raw))] ^= 1 << self._random.randrange(8)
+            line[field] = b64encode(raw).decode()
+        elif field in ("id", "type"):
+            line["headers"][field == "type"][1] = b64encode(
+                b"%d" % self._random.getrandbits(32)
+            ).decode()
+        else:
+            line[field] += self._random.choice((-1, 1, 1000))
+        return line
+
+    def _flip(self, pack: Path, name: str, lines: list[Any]) -> None:
+        at = self._random.randrange(len(lines))
+        lines[at] = self._altered(lines[at])
+        self._store(pack, name, lines)
+
+    def _delete(self, pack: Path, name: str, lines: list[Any]) -> None:
+        del lines[self._random.randrange(len(lines))]
+        if self._random.random() < 0.5:  # And number what is left anew.
+            for offset, line in enumerate(lines):
+                line["offset"] = offset
+        self._store(pack, name, lines)
+
+    def _insert(self, pack: Path, name: str, lines: list[Any]) -> None:
+        at = self._random.randrange(len(lines) + 1)
+        lines.insert(at, self._altered(self._random.choice(lines)))
+        for offset, line in enumerate(lines):
+            line["offset"] = offset
+        self._store(pack, name, lines)
+
+    def _reorder(self, pack: Path, name: str, lines: list[Any]) -> None:
+        one, other = self._random.sample(range(len(lines)), 2)
+        lines[one], lines[other] = lines[other], lines[one]
+        if self._random.random() < 0.5:
+            lines[one]["offset"], lines[other]["offset"] = one, other
+        self._store(pack, name, lines)
+
+    def _truncate(self, pack: Path, name: str, lines: list[Any]) -> None:
+        kept = self._random.randrange(1, len(lines))
+        self._store(pack, name, lines[:kept])
+        if self._random.random() < 0.5:  # And say that no more was asked for.
+            path = pack / "proofs" / f"{name}.json"
+            proofs = json.loads(path.read_text())
+            proofs["ranges"][0]["end"] = kept
+            path.write_text(json.dumps(proofs))
+
+    def _fork(self, pack: Path, name: str, lines: list[Any]) -> None:
+        """Another head, signed by keys that the forger made, which the log's did not endorse."""
+        self._resign(pack, name, lines, whose=self._own_keys(pack, endorsed=False))
+
+    def _keys(self, pack: Path, name: str, lines: list[Any]) -> None:
+        """Other keys in the place of the log's; all heads signed by them, the events honest."""
+        key = self._own_keys(pack, endorsed=True)
+        for other in NAMES:
+            self._resign(pack, other, self._lines(pack, other), whose=key, alter=False)
+
+    def _log_and_tree(self, pack: Path, name: str, lines: list[Any]) -> None:
+        """Another log, its tree and all keys, consistent in themselves."""
+        key = self._own_keys(pack, endorsed=True)
+        for other in NAMES:
+            self._resign(pack, other, self._lines(pack, other), whose=key, alter=other == name)
+
+    def _bytes(self, pack: Path, name: str, lines: list[Any]) -> None:
+        """A byte of a head or a proof."""
+        path = self._random.choice((pack / "heads" / name, pack / "keys" / "sets.json"))
+        raw = bytearray(path.read_bytes())
+        raw[self._random.randrange(len(raw))] ^= 1 << self._random.randrange(8)
+        path.write_bytes(raw)
+
+    def _own_keys(self, pack: Path, endorsed: bool) -> SoftKey:
+        key = SoftKey(Kind.ED25519, self._random.randbytes(32))
+        path = pack / "keys" / "sets.json"
+        sets = json.loads(path.read_text())
+        origin = sets[0]["endorsement"].partition("\n")[0]
+        sets = [] if endorsed else sets
+        number = len(sets) + 1
+        sets.append(
+            {
+                "number": number,
+                "keys": [{"kind": 1, "public_key": b64encode(key.public_key).decode()}],
+                "endorsement": endorse(origin, number, [key], None),
+            }
+        )
+        path.write_text(json.dumps(sets))
+        return key
+
+    def _resign(
+        self, pack: Path, name: str, lines: list[Any], whose: SoftKey, alter: bool = True
+    ) -> None:
+        if alter:
+            at = self._random.randrange(len(lines))
+            offset = lines[at]["offset"]
+            lines[at] = self._altered(lines[at]) | {"offset": offset}
+            lines[at]["timestamp_ms"] += 7
+            self._store(pack, name, lines)
+        place = "/".join(name.rsplit("-", 1))
+        leaves = [merkle.leaf_hash(verifier.statement(place, line)) for line in lines]
+        origin = (pack / "heads" / name).read_text().partition("\n")[0]
+        root = b64encode(verifier.root_of(leaves)).decode()
+        text = f"{origin}\n{len(lines)}\n{root}\n"
+        signature = VerifierKey(origin, Kind.ED25519, whose.public_key).sign(whose, text, 0)
+        (pack / "heads" / name).write_bytes(Note(text, (signature,)).encode())
+
+    def fresh(self, pack: Path) -> Path:
+        """An honest pack at a path."""
+        shutil.rmtree(pack, ignore_errors=True)
+        shutil.copytree(self._honest, pack)
+        return pack

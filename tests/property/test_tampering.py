@@ -1,0 +1,100 @@
+"""What is changed in a log, whoever holds an earlier head finds it; honest ones are believed."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.proved import CATALOG, RUNS, append, proved, signed
+from harness.tampering import WAYS, Forger
+from muniment_services.proof import verifier
+from muniment_services.proof.pack import write_pack
+
+FEW = 300
+MANY = 10_000
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A pack of a whole log, and heads of it that an auditor kept when it was smaller."""
+    folder = tmp_path_factory.mktemp("site")
+    kept: list[str] = []
+
+    async def main() -> None:
+        async with proved(folder) as prover:
+            await append(prover, CATALOG, 11)
+            await append(prover, RUNS, 24)
+            await signed(prover, CATALOG, 11)
+            await signed(prover, RUNS, 24)
+            for at in (CATALOG, RUNS):
+                head = prover.forest.served(at)
+                assert head is not None
+                kept.append(head.raw.decode())
+            await prover.rotate()
+            await append(prover, CATALOG, 8)
+            await append(prover, RUNS, 13)
+            await signed(prover, CATALOG, 19)
+            await signed(prover, RUNS, 37)
+            ranges = {CATALOG: [(0, 19)], RUNS: [(0, 37)]}
+            write_pack(folder / "pack", prover.log, prover.forest, ranges, {RUNS: [24]})
+            partial = {CATALOG: [(3, 5), (9, 10)], RUNS: [(30, 37)]}
+            write_pack(
+                folder / "some", prover.log, prover.forest, partial, {CATALOG: [11], RUNS: [24]}
+            )
+
+    asyncio.run(main())
+    return folder, kept
+
+
+def found(pack: Path, kept: list[str]) -> bool:
+    """Whether the verifier refuses a pack."""
+    try:
+        verifier.verify(pack, kept)
+    except (verifier.Refused, OSError, ValueError, LookupError, TypeError, AttributeError):
+        return True
+    return False
+
+
+@pytest.mark.parametrize("name", ["pack", "some"])
+def test_an_honest_pack_is_believed(site: tuple[Path, list[str]], name: str) -> None:
+    folder, kept = site
+    assert len(verifier.verify(folder / name, kept)) == 2
+    assert "hold a head" in verifier.verify(folder / name)[-1]
+
+
+@pytest.mark.parametrize(("begin", "end"), [
+    pytest.param(0, FEW, id="few"),
+    pytest.param(FEW, FEW + MANY, id="many", marks=pytest.mark.slow),
+])  # fmt: skip
+def test_every_change_is_found(
+    site: tuple[Path, list[str]], tmp_path: Path, begin: int, end: int
+) -> None:
+    folder, kept = site
+    ways = set()
+    for seed in range(begin, end):
+        forger = Forger(folder / "pack", seed)
+        pack = forger.fresh(tmp_path / "pack")
+        way = forger.change(pack)
+        ways.add(way.rpartition(" ")[0])
+        assert found(pack, kept), f"seed {seed}: {way}"
+    assert ways == set(WAYS)
+
+
+def test_the_verifier_stands_alone(site: tuple[Path, list[str]], tmp_path: Path) -> None:
+    folder, kept = site
+    head = tmp_path / "head"
+    head.write_text(kept[0])
+    script = folder / "pack" / "verifier.py"
+    command = [sys.executable, "-I", "-S", str(script), str(folder / "pack"), "--head", str(head)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("all holds\n")
+    assert len(script.read_text().splitlines()) < 300
+    head.write_text(kept[0].replace("\n11\n", "\n12\n"))
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("DOES NOT HOLD: ")
