@@ -18,6 +18,8 @@ CATALOG = "catalog"
 RUNS = "runs"
 """Topic of what jobs log: runs, logged models, traces, artifacts."""
 
+ACCESS = "access"
+"""Topic of calls that are no event of their own."""
 
 QUARANTINE = "quarantine"
 """Topic of reports on records that could not be folded."""

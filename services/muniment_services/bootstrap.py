@@ -24,6 +24,7 @@ from muniment_auth.identity import KeyPlace
 from muniment_auth.principal import Principal, local_principal
 from muniment_projections.activities.apply import ActivitiesProjection
 from muniment_projections.artifacts.apply import ArtifactsProjection
+from muniment_projections.audit.apply import AuditProjection
 from muniment_projections.base import Projection
 from muniment_projections.catalog.apply import CatalogProjection
 from muniment_projections.experiments.apply import ExperimentsProjection
@@ -101,6 +102,7 @@ def projections() -> tuple[Projection, ...]:
         RequestsProjection(),
         QuarantineProjection(),
         ActivitiesProjection(),
+        AuditProjection(),
     )
 
 
