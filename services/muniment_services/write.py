@@ -140,6 +140,8 @@ class Writer:
                 folded = await self._fold.append(self._record(event), event)
             except Void:
                 continue
+            if caller.authority is not None:
+                caller.authority.recorded = True
             assert folded.after is None or isinstance(folded.after, State)
             return render(Outcome(event, folded.after))
         raise Contended("Too many others write to the same thing at once; try again.")
@@ -173,6 +175,7 @@ class Writer:
         if authority is None:
             event = decide(state, command, context)
         else:
+            _touch(authority, command)
             all_seen = authority.check(needs_of(state, command, caller.workspace))
             event = decide(authority.view(state), command, context)
             if event is not None and not all_seen:
@@ -249,6 +252,12 @@ class Writer:
             lock, users = self._locks.pop(key)
             if users > 1:
                 self._locks[key] = (lock, users - 1)
+
+
+def _touch(authority: Authority, command: Command) -> None:
+    for kind, aggregate_id in command.needs():
+        authority.touch(kind, aggregate_id)
+    authority.about_version(str(getattr(command, "version", "")))
 
 
 def record_of(event: Event, codec: Codec, log: EventLog) -> NewRecord:

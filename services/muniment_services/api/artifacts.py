@@ -15,6 +15,7 @@ from muniment_services.api.routes import Answer, Call, Handler, Route
 from muniment_services.artifacts.base import ArtifactError, ArtifactIsFolder, Entry, Stored
 from muniment_services.authority import Denied
 from muniment_services.domain.artifact import (
+    KIND,
     RecordDeletion,
     RecordUpload,
     checked_path,
@@ -42,6 +43,7 @@ async def authorise(call: Call, path: str) -> None:
 
     Whether there is anything at the path makes no difference to what is said.
     """
+    call.authority.touch(KIND, path)
     if call.authority.reads_all:
         return
     services = call.services

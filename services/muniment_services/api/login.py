@@ -60,7 +60,7 @@ async def log_in(call: Call) -> Answer:
     try:
         url, login = await browser.flow.begin(name, return_to)
     except LoginRefused as refused:
-        return _refusal(refused)
+        return _refusal(call, refused)
     return pages.redirect(url, _cookies(browser.cookies.set(login)))
 
 
@@ -77,7 +77,7 @@ async def come_back(call: Call) -> Answer:
             raise LoginUnknown("This answer says the same thing twice.")
         principal = await browser.flow.finish(login, answer)
     except LoginRefused as refused:
-        return _refusal(refused)
+        return _refusal(call, refused)
     assert login is not None
     cookie = await _begin_session(call, principal)
     gone = sessions.clear(LOGIN_COOKIE)
@@ -211,7 +211,8 @@ def _as(caller: Caller, principal: Principal) -> Caller:
     )
 
 
-def _refusal(refused: LoginRefused) -> Answer:
+def _refusal(call: Call, refused: LoginRefused) -> Answer:
+    call.authority.refusal = str(refused)
     status = 502 if isinstance(refused, ProviderUnreachable) else 400
     return pages.problem(str(refused), status, _cookies(sessions.clear(LOGIN_COOKIE)))
 

@@ -85,6 +85,11 @@ class Call:
         """Current state as far as this caller may read it, by the permission of the route."""
         return self.authority.reading(self.services.fold.state)
 
+    def world_of_version(self, number: str) -> View:
+        """The same, for an answer about one version of a model, which the trail names."""
+        self.authority.about_version(number)
+        return self.world
+
     async def readable(self, kind: str, ids: Iterable[str]) -> list[str]:
         """Those of some runs, traces or logged models that this caller may read, in their order.
 

@@ -14,6 +14,8 @@ from muniment_schemas import events as e
 from muniment_services.domain.commands import AggregateKey, Command, Context, World
 from muniment_services.domain.errors import Invalid
 
+KIND = "artifact"
+
 SCHEME = "mlflow-artifacts"
 PROXY_PATH = "/mlflow-artifacts/artifacts/"
 """What stands before the artifact's path in an `http` location that this API serves."""
