@@ -7,6 +7,7 @@ import dataclasses
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from itertools import islice
 
 from muniment_auth.identity import (
     IdentityForgotten,
@@ -17,6 +18,7 @@ from muniment_auth.identity import (
     unseal,
 )
 from muniment_auth.principal import Principal
+from muniment_schemas.patterns import matches
 from muniment_services.domain.commands import Command
 from muniment_services.domain.principal import KIND, PrincipalState, RegisterPrincipal
 from muniment_services.fold import Fold
@@ -27,6 +29,9 @@ AT_HAND_MAX = 10_000
 AT_HAND_MS = 3_600_000
 """For so long: a person whose key is destroyed is forgotten here too, an hour later at the latest.
 """
+
+SEARCHED_MAX = AT_HAND_MAX
+"""Principals whose names are looked at to find one by its name."""
 
 Submit = Callable[[Command], Awaitable[None]]
 
@@ -91,6 +96,20 @@ class Identities:
             return None
         read = unseal(principal_id, state.identity_sealed, key)
         return self._remember(principal_id, Identity(read["iss"], read["sub"], read["name"]))
+
+    async def ids_of(self, pattern: str) -> list[str]:
+        """The principals whose name or subject a pattern (`*` stands for any characters) matches.
+
+        Reads every identity that is not at hand, up to SEARCHED_MAX. Raises KeysUnavailable.
+        """
+        known = islice(self._fold.state.of_kind(KIND), SEARCHED_MAX)
+        ids = [state.principal_id for state in known if isinstance(state, PrincipalState)]
+        found = [(one, await self.identity(one)) for one in ids]
+        return [
+            one
+            for one, who in found
+            if who is not None and (matches(pattern, who.name) or matches(pattern, who.subject))
+        ]
 
     def at_hand(self, principal_id: str) -> Identity | None:
         """Who a principal is, as far as memory knows without waiting."""

@@ -6,7 +6,7 @@ written by statements of their own, so that none of them pays for columns that i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final, cast
@@ -172,9 +172,12 @@ def _call(item: Folded, call: e.ApiCalled) -> Row:
     )
 
 
-def _places(one: e.TouchedResource) -> list[str]:
-    version = "" if one.version is None else f"/{one.version}"
-    return [f"{one.kind}/{named}{version}" for named in (one.id, one.name) if named is not None]
+def _places(one: e.TouchedResource) -> Iterator[str]:
+    for named in (one.id, one.name):
+        if named is not None:
+            yield f"{one.kind}/{named}"
+            if one.version is not None:
+                yield f"{one.kind}/{named}/{one.version}"
 
 
 def _request(sent: e.CapturedRequest) -> str:

@@ -229,6 +229,8 @@ class Gateway:
                 await answer.body.aclose()
             raise
         watched.status = answer.status
+        if answer.endless and isinstance(answer.body, AsyncGenerator):
+            answer = dataclasses.replace(answer, body=_until_left(receive, answer.body))
         await _send(send, answer, request_id, head=method == "HEAD")
 
     def _stale(self, route: Route) -> tuple[bytes, bytes] | None:
@@ -334,6 +336,26 @@ async def _chunks(receive: Receive) -> AsyncIterator[bytes]:
             yield chunk
         if not message.get("more_body", False):
             return
+
+
+async def _until_left(
+    receive: Receive, chunks: AsyncGenerator[bytes, None]
+) -> AsyncIterator[bytes]:
+    """The chunks, as long as there is a client. The server sends nothing to one that has gone."""
+
+    async def left() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    leaving = asyncio.ensure_future(left())
+    try:
+        async for chunk in chunks:
+            if leaving.done():
+                return
+            yield chunk
+    finally:
+        leaving.cancel()
+        await chunks.aclose()
 
 
 async def _body(receive: Receive, headers: Mapping[bytes, bytes]) -> bytes:

@@ -33,12 +33,16 @@ Headers = tuple[tuple[bytes, bytes], ...]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A handler's answer. `body` is bytes, or a stream of chunks."""
+    """A handler's answer. `body` is bytes, or a stream of chunks.
+
+    endless: the stream may go on for ever, so that it has to end when its client has gone.
+    """
 
     body: bytes | AsyncIterator[bytes] = b"{}"
     status: int = 200
     content_type: str = "application/json"
     headers: Headers = ()
+    endless: bool = False
 
 
 @dataclass(slots=True)

@@ -27,6 +27,9 @@ from muniment_services.snapshotter import Snapshotter
 from muniment_services.trail import Trail
 from muniment_services.write import Writer
 
+TAILS_MAX = 20
+"""Live tails of the trail at a time."""
+
 STALE_HEADER = b"muniment-stale"
 
 T = TypeVar("T")
@@ -64,6 +67,8 @@ class Services:
     now_ms: Callable[[], int] = now_ms
     access_changes: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held from the check of a caller's right to change access until the change is in the log."""
+    tails: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(TAILS_MAX))
+    """Taken by each live tail of the trail."""
     browser: BrowserLogin | None = None
     """None where nobody can log in by browser."""
 

@@ -10,7 +10,7 @@ import sys
 
 from cyclopts import App, CycloptsError
 
-from muniment_services.cli import access_help, help, policy_help
+from muniment_services.cli import access_help, audit_help, help, policy_help
 from muniment_services.cli.terminal import BrokenOff, CliError
 from muniment_services.release import release
 
@@ -22,6 +22,7 @@ COMMANDS = (
     ("snapshot", help.SNAPSHOT),
     ("status", help.STATUS),
     ("quarantine", help.QUARANTINE),
+    ("audit", audit_help.AUDIT),
     ("access", access_help.ACCESS),
     ("policy", policy_help.POLICY),
     ("token", help.TOKEN),

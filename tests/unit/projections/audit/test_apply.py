@@ -111,7 +111,13 @@ def test_a_call_is_shown_with_all_that_it_touched() -> None:
     assert (row["action"], row["outcome"], row["reason"]) == ("model.read", "denied", "no")
     assert (row["resource_kind"], row["resource_id"]) == ("registered_model", "m1")
     assert (row["resource_name"], row["resource_version"]) == ("fraud", 3)
-    assert row["touched"] == ["registered_model/m1/3", "registered_model/fraud/3", "artifact/1/a/b"]
+    assert row["touched"] == [
+        "registered_model/m1",
+        "registered_model/m1/3",
+        "registered_model/fraud",
+        "registered_model/fraud/3",
+        "artifact/1/a/b",
+    ]
     assert (row["status"], row["duration_us"], row["bytes_out"]) == (403, 12, 2)
 
 
