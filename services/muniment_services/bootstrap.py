@@ -73,7 +73,7 @@ from muniment_services.projection_files import remove, settle
 from muniment_services.quarantine import Reports
 from muniment_services.rebuild import CatchUp, Ends, open_store, open_within
 from muniment_services.rebuilder import Rebuilder
-from muniment_services.redaction import Redaction
+from muniment_services.redaction import SENSITIVE_DEFAULT, Redaction
 from muniment_services.release import release
 from muniment_services.schema_ids import LoggedSchemaIds
 from muniment_services.snapshot import open_shelf
@@ -290,7 +290,7 @@ async def _trail(
     metrics: Metrics | None,
 ) -> Trail:
     key = await asyncio.to_thread(shared_key, place, TRAIL_KEY, os.urandom)
-    redaction = Redaction(settings.audit_sensitive, key)
+    redaction = Redaction(settings.audit_sensitive or SENSITIVE_DEFAULT, key)
     degraded = settings.audit_mode == "degraded"
     return Trail(
         fold, events, runner, identities, redaction, SYSTEM, now_ms, metrics, degraded, os.urandom

@@ -30,7 +30,6 @@ from muniment_auth.issuers import Issuer, is_loopback
 from muniment_services.clients import Proxies
 from muniment_services.config_audit import AuditRuleSettings
 from muniment_services.config_issuers import IssuerSettings, repeated
-from muniment_services.redaction import SENSITIVE_DEFAULT
 
 ENVIRONMENT_PREFIX = "MUNIMENT_"
 CONFIG_VARIABLE = f"{ENVIRONMENT_PREFIX}CONFIG"
@@ -213,9 +212,10 @@ class Settings(BaseModel):
         description="How much of which calls is recorded, as tables [[audit_rules]] with level, "
         "permissions and routes; the first that matches decides.",
     )
-    audit_sensitive: tuple[str, ...] = Field(
-        default=SENSITIVE_DEFAULT,
-        description="Patterns of keys whose values the trail keeps as keyed hashes only.",
+    audit_sensitive: tuple[str, ...] | None = Field(
+        default=None,
+        description="Patterns of keys whose values the trail keeps as keyed hashes only; those of "
+        "passwords, secrets, tokens and keys, if not given.",
     )
     trusted_proxies: tuple[str, ...] = Field(
         default=(),

@@ -109,6 +109,28 @@ class SignInOptions:
     ] = None
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True)
+class TrailOptions:
+    """What is recorded of calls. Rules are tables of the TOML file."""
+
+    audit_mode: Annotated[
+        str | None,
+        Parameter(
+            help="strict: what cannot be recorded is not answered; degraded: it is answered, and "
+            "counted as lost. [default: strict]"
+        ),
+    ] = None
+    trusted_proxies: Annotated[
+        list[str] | None,
+        Parameter(
+            negative="",
+            help="Proxy, or network of proxies, that is believed about where requests come from; "
+            "can be repeated. [default: none]",
+        ),
+    ] = None
+
+
 @app.default
 def serve(
     *,
@@ -146,6 +168,7 @@ def serve(
     log_options: LogOptions | None = None,
     storage: StorageOptions | None = None,
     sign_in: SignInOptions | None = None,
+    trail: TrailOptions | None = None,
     shutdown_s: Annotated[
         int | None,
         Parameter(help="Seconds that requests under way get to finish on SIGTERM. [default: 4]"),
@@ -172,6 +195,7 @@ def serve(
         **(log_options or LogOptions()).flags(),
         **asdict(storage or StorageOptions()),
         **asdict(sign_in or SignInOptions()),
+        **asdict(trail or TrailOptions()),
         "shutdown_s": shutdown_s,
         "drain_s": drain_s,
         "log_level": log_level,
