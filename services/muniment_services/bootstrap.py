@@ -247,10 +247,8 @@ async def _services(
         if settings.schema_registry is not None:
             framed = await _registered(settings.schema_registry, settings, events, writer, state)
             writer = Writer(log, framed, fold, runner, now_ms, os.urandom)
-        trail = await _trail(settings, fold, framed, runner, identities, place, metrics)
-        trail.start()
         await access_file.apply(entries, lambda command: _submit(writer, command), now_ms())
-        try:
+        async with _trail(settings, fold, framed, runner, identities, place, metrics) as trail:
             yield Services(
                 writer=writer,
                 fold=fold,
@@ -268,8 +266,6 @@ async def _services(
                 trail=trail,
                 admin_groups=tuple(admin_groups(settings)),
             )
-        finally:
-            await trail.close()
     finally:
         await rebuilder.close()
         await snapshotter.close()
@@ -280,6 +276,7 @@ async def _services(
         settle(settings.data_dir)
 
 
+@asynccontextmanager
 async def _trail(
     settings: Settings,
     fold: Fold,
@@ -288,13 +285,18 @@ async def _trail(
     identities: Identities,
     place: KeyPlace,
     metrics: Metrics | None,
-) -> Trail:
+) -> AsyncIterator[Trail]:
     key = await asyncio.to_thread(shared_key, place, TRAIL_KEY, os.urandom)
     redaction = Redaction(settings.audit_sensitive or SENSITIVE_DEFAULT, key)
     degraded = settings.audit_mode == "degraded"
-    return Trail(
+    trail = Trail(
         fold, events, runner, identities, redaction, SYSTEM, now_ms, metrics, degraded, os.urandom
     )
+    trail.start()
+    try:
+        yield trail
+    finally:
+        await trail.close()
 
 
 def recording(settings: Settings) -> Recording:

@@ -173,9 +173,12 @@ class Trail:
             last_at_ms=lost.last_at_ms,
             reason=lost.reason,
         )
+        told = False
         try:
             await self._write(event)
-        except BaseException as error:
-            self._lost = lost if self._lost is None else lost.and_later(self._lost)
-            if not isinstance(error, LogError):
-                raise
+            told = True
+        except LogError:
+            return  # It is tried again.
+        finally:
+            if not told:
+                self._lost = lost if self._lost is None else lost.and_later(self._lost)

@@ -130,13 +130,15 @@ def cost(rounds: int, calls: int) -> None:
 MADE_UP = """
 INSERT INTO audit_events ({names})
 SELECT 'access', n % 6, n // 6, printf('%032x', n), 1767225600000 + n * 3, 'ApiCalled',
-  ['run.read', 'model.read', 'artifact.read', 'run.write', 'model.promote'][1 + hash(n) % 5],
+  ['run.read', 'model.read', 'artifact.read', 'run.write', 'model.promote'][
+    (1 + hash(n) % 5)::INTEGER],
   printf('%032x', hash(n * 7) % 500), 'bearer',
-  ['allowed', 'allowed', 'allowed', 'allowed', 'denied', 'failed'][1 + hash(n * 3) % 6],
-  ['run', 'registered_model', 'artifact'][1 + hash(n) % 3], printf('%032x', hash(n * 11) % 100000),
+  ['allowed', 'allowed', 'allowed', 'allowed', 'denied', 'failed'][(1 + hash(n * 3) % 6)::INTEGER],
+  ['run', 'registered_model', 'artifact'][(1 + hash(n) % 3)::INTEGER],
+  printf('%032x', hash(n * 11) % 100000),
   CASE WHEN hash(n) % 3 = 1 THEN 'model-' || (hash(n * 5) % 2000) END,
   'default', printf('%016x', hash(n)), 'GET', '/api/2.0/mlflow/runs/get', 'run:read',
-  [200, 403, 404][1 + hash(n * 13) % 3], '10.0.0.1', 'python', 900
+  [200, 403, 404][(1 + hash(n * 13) % 3)::INTEGER], '10.0.0.1', 'python', 900
 FROM range(?) AS made(n)
 """
 

@@ -6,7 +6,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,7 +27,7 @@ LIMIT_DEFAULT = 100
 RECONNECT_S = 1.0
 FALLBACK_COLUMNS = (160, 24)
 
-SUFFIXES = {"csv": "csv", "parquet": "parquet", "ocsf": "ocsf.jsonl"}
+SUFFIXES: Mapping[str, str] = {"csv": "csv", "parquet": "parquet", "ocsf": "ocsf.jsonl"}
 
 Query = Annotated[
     str,

@@ -131,6 +131,27 @@ class TrailOptions:
     ] = None
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True)
+class ProcessOptions:
+    """How the process ends, and what it says meanwhile."""
+
+    shutdown_s: Annotated[
+        int | None,
+        Parameter(help="Seconds that requests under way get to finish on SIGTERM. [default: 4]"),
+    ] = (None,)
+    drain_s: Annotated[
+        int | None,
+        Parameter(
+            help="Seconds that /readyz says 503 on SIGTERM while requests are still served. "
+            "[default: 0]"
+        ),
+    ] = (None,)
+    log_level: Annotated[
+        str | None, Parameter(help="debug, info, warning or error. [default: info]")
+    ] = (None,)
+
+
 @app.default
 def serve(
     *,
@@ -169,20 +190,7 @@ def serve(
     storage: StorageOptions | None = None,
     sign_in: SignInOptions | None = None,
     trail: TrailOptions | None = None,
-    shutdown_s: Annotated[
-        int | None,
-        Parameter(help="Seconds that requests under way get to finish on SIGTERM. [default: 4]"),
-    ] = None,
-    drain_s: Annotated[
-        int | None,
-        Parameter(
-            help="Seconds that /readyz says 503 on SIGTERM while requests are still served. "
-            "[default: 0]"
-        ),
-    ] = None,
-    log_level: Annotated[
-        str | None, Parameter(help="debug, info, warning or error. [default: info]")
-    ] = None,
+    process: ProcessOptions | None = None,
     config: Config = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM. What each option does: `muniment serve --help`."""
@@ -196,9 +204,7 @@ def serve(
         **asdict(storage or StorageOptions()),
         **asdict(sign_in or SignInOptions()),
         **asdict(trail or TrailOptions()),
-        "shutdown_s": shutdown_s,
-        "drain_s": drain_s,
-        "log_level": log_level,
+        **asdict(process or ProcessOptions()),
     }
     if demo:
         _refuse_demo_without_client()
