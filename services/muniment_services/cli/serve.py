@@ -139,17 +139,17 @@ class ProcessOptions:
     shutdown_s: Annotated[
         int | None,
         Parameter(help="Seconds that requests under way get to finish on SIGTERM. [default: 4]"),
-    ] = (None,)
+    ] = None
     drain_s: Annotated[
         int | None,
         Parameter(
             help="Seconds that /readyz says 503 on SIGTERM while requests are still served. "
             "[default: 0]"
         ),
-    ] = (None,)
+    ] = None
     log_level: Annotated[
         str | None, Parameter(help="debug, info, warning or error. [default: info]")
-    ] = (None,)
+    ] = None
 
 
 @app.default
