@@ -42,6 +42,7 @@ class Folded:
     after: the aggregate's frozen state behind this event; None when it does not exist any more, or
     when events of this kind have no state (artifacts).
     quarantine: set when the record is in quarantine; `void` then says so too, and nothing applied.
+    before: the aggregate's state that the event met; None when there was none.
     """
 
     topic: str
@@ -51,6 +52,7 @@ class Folded:
     void: str | None
     after: msgspec.Struct | None
     quarantine: Quarantine | None = None
+    before: msgspec.Struct | None = None
 
 
 class Projection(Protocol):

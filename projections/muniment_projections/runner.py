@@ -17,6 +17,7 @@ import structlog
 
 from muniment_projections.base import BATCH_EVENTS_MAX, Connection, Folded
 from muniment_projections.store import Store, is_damage
+from muniment_schemas.envelope import ACCESS
 
 FLUSH_AGE_S = 0.3
 RETRY_S = 2.0
@@ -44,6 +45,7 @@ class Runner:
         self._pending: list[Folded] = []
         self._checkpoints: dict[tuple[str, int], int] = {}
         self._added = 0
+        self._due = 0
         self._written = 0
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._wake = asyncio.Event()
@@ -73,17 +75,26 @@ class Runner:
         """Take what was folded. checkpoints: next offset of each topic-partition of the batch."""
         self._pending.extend(batch)
         self._checkpoints.update(checkpoints)
+        for place in range(len(batch), 0, -1):
+            if batch[place - 1].topic != ACCESS:
+                self._due = self._added + place
+                break
         self._added += len(batch)
         self._wake.set()
 
-    async def fresh(self) -> None:
-        """Wait until all that was added so far can be read. Raises ProjectionsUnavailable."""
-        if self._written >= self._added:
+    async def fresh(self, trail: bool = False) -> None:
+        """Wait until all that was added so far can be read. Raises ProjectionsUnavailable.
+
+        Calls that were only recorded are waited for with `trail` alone: every read leaves one, and
+        the next would wait for a transaction that holds nothing for it.
+        """
+        due = self._added if trail else self._due
+        if self._written >= due:
             return
         if self.failure is not None:
             raise ProjectionsUnavailable(self.failure)
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.append((self._added, waiter))
+        self._waiters.append((due, waiter))
         self._urgent = True
         self._wake.set()
         await waiter

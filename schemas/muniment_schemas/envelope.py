@@ -21,6 +21,9 @@ RUNS = "runs"
 CHECKPOINTS = "checkpoints"
 """Topic of the signed heads of all topics' trees."""
 
+ACCESS = "access"
+"""Topic of calls that are no event of their own."""
+
 QUARANTINE = "quarantine"
 """Topic of reports on records that could not be folded."""
 

@@ -93,6 +93,12 @@ from muniment_schemas.run_events import (
     TraceTagDeleted,
     TraceTagSet,
 )
+from muniment_schemas.trail_events import (
+    ApiCalled,
+    CapturedRequest,
+    TouchedResource,
+    TrailGap,
+)
 from muniment_schemas.workspace_events import (
     WorkspaceCreated,
     WorkspaceDeleted,
@@ -175,6 +181,8 @@ EVENT_TYPES: tuple[type[Event], ...] = (
     SigningKeyAdded,
     HeadsSigned,
     RecordQuarantined,
+    ApiCalled,
+    TrailGap,
 )
 """All event types, in the order of the catalogue."""
 
@@ -182,12 +190,14 @@ __all__ = [
     "EVENT_TYPES",
     "AliasDeleted",
     "AliasSet",
+    "ApiCalled",
     "ArchivedVersion",
     "ArtifactDeleted",
     "ArtifactUploaded",
     "AssessmentDeleted",
     "AssessmentLogged",
     "BatchLogged",
+    "CapturedRequest",
     "ClaimPattern",
     "CredentialIssued",
     "CredentialRevoked",
@@ -255,12 +265,14 @@ __all__ = [
     "SpansLogged",
     "SpansSummary",
     "StageTransitioned",
+    "TouchedResource",
     "TraceDeleted",
     "TraceLinkedToRun",
     "TracePromptsLinked",
     "TraceStarted",
     "TraceTagDeleted",
     "TraceTagSet",
+    "TrailGap",
     "TransitionApproved",
     "TransitionRequestCancelled",
     "TransitionRequestRejected",

@@ -17,11 +17,12 @@ from typing import Any
 from muniment_auth import visibility
 from muniment_auth.permissions import Permission as P
 from muniment_auth.policy import Access
-from muniment_auth.resources import NO_ATTRIBUTES, Attributes, Resource
+from muniment_auth.resources import NO_ATTRIBUTES, SERVER, Attributes, Resource
 from muniment_projections.search.predicate import TRUE, Predicate, all_of
 from muniment_schemas.envelope import WORKSPACE_DEFAULT
 from muniment_services.domain import experiment, logged_model, registered_model, run, trace
 from muniment_services.domain.commands import State
+from muniment_services.domain.deciders import NAMED_KINDS
 from muniment_services.domain.errors import Quarantined
 from muniment_services.domain.registry_names import PROMPT_TAG, is_prompt
 from muniment_services.state import CurrentState
@@ -40,6 +41,20 @@ READS: Mapping[str, P] = MappingProxyType(
 
 _IS_PROMPT = f"coalesce(lower(m.tags['{PROMPT_TAG}']) = 'true', FALSE)"
 """`is_prompt` in SQL. The column of that name is MLflow's, which asks for `true` to the letter."""
+
+KIND_OF_RESOURCE: Mapping[str, str] = MappingProxyType(
+    {"model": registered_model.KIND, "prompt": registered_model.KIND}
+)
+"""What the trail calls a resource, where that is not the policy's word."""
+
+TOUCHED_NAMED_MAX = 20
+"""Things that the trail names of one call; it counts the others."""
+
+VERSION_DIGITS_MAX = 10
+"""Versions with so many digits are none that anything ever had."""
+
+Touched = tuple[str, str, str, int | None]
+"""Kind, id, name and version of a thing that a call is about; empty or None where not known."""
 
 
 class Denied(Exception):
@@ -68,9 +83,17 @@ class Authority:
     """One request's. permission: what its route names.
 
     isolated: whether there are workspaces, so that those of others are hidden from everyone.
+
+    For the trail it also keeps what it was asked about (`touched`, and how often in all; `version`
+    of a registered model), whether the request led to an event (`recorded`), whether something was
+    hidden from the caller that it asked for (`hid`), and why it was refused where no error says so
+    (`refusal`).
     """
 
-    __slots__ = ("_access", "_now_ms", "asked", "isolated", "permission", "workspace")
+    __slots__ = (
+        "_access", "_now_ms", "_touched", "asked", "hid", "isolated", "permission", "recorded",
+        "refusal", "touched_total", "version", "workspace",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -85,6 +108,12 @@ class Authority:
         self.workspace = workspace
         self.isolated = isolated
         self.asked = False
+        self.recorded = False
+        self.hid = False
+        self.refusal: str | None = None
+        self.touched_total = 0
+        self.version: int | None = None
+        self._touched: dict[tuple[str, str, str], None] = {}
         self._now_ms = now_ms
 
     @property
@@ -92,9 +121,35 @@ class Authority:
         """What the caller holds by the state that is folded now."""
         return self._access()
 
+    @property
+    def touched(self) -> Iterable[Touched]:
+        """What the request is about, in the order in which it came up."""
+        model = registered_model.KIND
+        return ((*key, self.version if key[0] == model else None) for key in self._touched)
+
+    def touch(self, kind: str, aggregate_id: str = "", name: str = "") -> None:
+        """Note what the request is about."""
+        key = (kind, aggregate_id, name)
+        if key in self._touched:
+            return
+        self.touched_total += 1
+        if len(self._touched) < TOUCHED_NAMED_MAX:
+            self._touched[key] = None
+
+    def about_version(self, number: str) -> None:
+        """Note which version of a registered model the request is about; other texts are none."""
+        if number.isdecimal() and len(number) < VERSION_DIGITS_MAX:
+            self.version = int(number)
+
+    def _touch_resource(self, resource: Resource) -> None:
+        if resource is not SERVER:
+            kind = KIND_OF_RESOURCE.get(resource.kind, resource.kind)
+            self.touch(kind, resource.id, resource.name)
+
     def require(self, resource: Resource, attributes: Attributes = NO_ATTRIBUTES) -> None:
         """Raise Denied unless the caller holds the route's permission on a resource."""
         self.asked = True
+        self._touch_resource(resource)
         decision = self.access.decide(self.permission, resource, attributes, self._now_ms())
         if not decision.allowed:
             raise Denied(decision.reason)
@@ -107,6 +162,7 @@ class Authority:
     ) -> bool:
         """Whether the caller holds a permission (the route's, if none is named) on a resource."""
         self.asked = True
+        self._touch_resource(resource)
         wanted = permission or self.permission
         return self.access.decide(wanted, resource, attributes, self._now_ms()).allowed
 
@@ -131,12 +187,14 @@ class Authority:
         self.asked = True
         now_ms, all_seen = self._now_ms(), True
         for need in needs:
+            self._touch_resource(need.resource)
             permission = need.permission or self.permission
             decision = self.access.decide(permission, need.resource, need.attributes, now_ms)
             if decision.allowed:
                 continue
             if not need.exists or self._knows(need.resource, now_ms):
                 raise Denied(decision.reason)
+            self.hid = True
             all_seen = False
         return all_seen
 
@@ -251,17 +309,16 @@ class View:
         In an answer, raises Denied about what the caller may know of, but not in this way, and
         Quarantined about what cannot be followed now.
         """
-        return self._told(
-            kind, self._shown(kind, self._state.get(kind, aggregate_id)), aggregate_id
-        )
+        found = self._state.get(kind, aggregate_id)
+        self._touch(kind, aggregate_id, "", found)
+        return self._told(kind, self._shown_or_hidden(kind, found), aggregate_id)
 
     def named(self, kind: str, name: str) -> State | None:
         """The holder of a name, unless the caller may not know of it. Raises what `get` raises."""
-        found = self._shown(kind, self.taken(kind, name))
-        if found is None:
-            return None
-        named = self._state.names[(kind, self._authority.workspace, name)]
-        return self._told(kind, found, named)
+        aggregate_id = self._state.names.get((kind, self._authority.workspace, name), "")
+        taken = self.taken(kind, name)
+        self._touch(kind, aggregate_id, name, taken)
+        return self._told(kind, self._shown_or_hidden(kind, taken), aggregate_id)
 
     def taken(self, kind: str, name: str) -> State | None:
         """The holder of a name, whoever asks."""
@@ -287,6 +344,19 @@ class View:
     def next_experiment_id(self) -> str:
         """The smallest number above all experiment ids in use."""
         return self._state.next_experiment_id()
+
+    def _touch(self, kind: str, aggregate_id: str, name: str, found: State | None) -> None:
+        if kind in READS:
+            if not name and found is not None and kind in NAMED_KINDS:
+                known: Any = found
+                name = known.name
+            self._authority.touch(kind, aggregate_id, name)
+
+    def _shown_or_hidden(self, kind: str, found: State | None) -> State | None:
+        shown = self._shown(kind, found)
+        if shown is None and found is not None:
+            self._authority.hid = True
+        return shown
 
     def _shown(self, kind: str, found: State | None) -> State | None:
         authority = self._authority

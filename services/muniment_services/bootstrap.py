@@ -20,10 +20,11 @@ import structlog
 from muniment_auth.authenticate import Authenticator
 from muniment_auth.credentials import Credentials
 from muniment_auth.errors import AuthError
-from muniment_auth.identity import KeyPlace
+from muniment_auth.identity import KeyPlace, shared_key
 from muniment_auth.principal import Principal, local_principal
 from muniment_projections.activities.apply import ActivitiesProjection
 from muniment_projections.artifacts.apply import ArtifactsProjection
+from muniment_projections.audit.apply import AuditProjection
 from muniment_projections.base import Projection
 from muniment_projections.catalog.apply import CatalogProjection
 from muniment_projections.experiments.apply import ExperimentsProjection
@@ -41,12 +42,16 @@ from muniment_schemas.envelope import WORKSPACE_DEFAULT, Actor
 from muniment_schemas.subjects import Schemas
 from muniment_services import access_file, documents, instance, schema_registry
 from muniment_services.accesses import Accesses
+from muniment_services.api.app import ROUTES
 from muniment_services.api.callers import Callers, LocalCallers, SignedInCallers
+from muniment_services.api.recording import Recording
 from muniment_services.api.services import BrowserLogin, Services
 from muniment_services.artifacts.opening import open_artifacts
+from muniment_services.audit_levels import Levels
 from muniment_services.browser_login import open_browser_login
+from muniment_services.clients import Proxies
 from muniment_services.clock import now_ms
-from muniment_services.config import Settings
+from muniment_services.config import ConfigError, Settings
 from muniment_services.domain.commands import AggregateKey, Command, State
 from muniment_services.domain.credential import KIND as CREDENTIAL
 from muniment_services.domain.credential import Credential
@@ -59,7 +64,7 @@ from muniment_services.domain.schema_id import KIND as SCHEMA_ID
 from muniment_services.erasures import Erasures
 from muniment_services.fold import Fold, Load
 from muniment_services.identities import Identities
-from muniment_services.keys import folder_of_keys, open_keys
+from muniment_services.keys import TRAIL_KEY, folder_of_keys, open_keys
 from muniment_services.log.base import EventLog, LogReader
 from muniment_services.log.embedded import EmbeddedLog
 from muniment_services.log.kafka import KafkaLog
@@ -71,6 +76,7 @@ from muniment_services.proof.signing import open_keyring
 from muniment_services.quarantine import Reports
 from muniment_services.rebuild import CatchUp, Ends, open_store, open_within
 from muniment_services.rebuilder import Rebuilder
+from muniment_services.redaction import SENSITIVE_DEFAULT, Redaction
 from muniment_services.release import release
 from muniment_services.schema_ids import LoggedSchemaIds
 from muniment_services.snapshot import open_shelf
@@ -78,6 +84,7 @@ from muniment_services.snapshot_restore import restore_newest_if_empty
 from muniment_services.snapshotter import Maker, Snapshotter
 from muniment_services.startup import CATCHING_UP, Startup
 from muniment_services.state import CurrentState
+from muniment_services.trail import Trail
 from muniment_services.write import Caller, Writer
 
 LOG_FILE = "log.sqlite"
@@ -107,6 +114,7 @@ def projections() -> tuple[Projection, ...]:
         RequestsProjection(),
         QuarantineProjection(),
         ActivitiesProjection(),
+        AuditProjection(),
     )
 
 
@@ -244,31 +252,32 @@ async def _services(
         erasures = Erasures(place, fold, lambda command: _submit(writer, command), now_ms)
         await _first_events(events, writer, state, identities)
         await erasures.finish()
+        framed = events
         if settings.schema_registry is not None:
-            registered = await _registered(
-                settings.schema_registry, settings, events, writer, state
-            )
-            writer = Writer(log, registered, fold, runner, now_ms, os.urandom)
+            framed = await _registered(settings.schema_registry, settings, events, writer, state)
+            writer = Writer(log, framed, fold, runner, now_ms, os.urandom)
         prover = _prover(log, events, place, settings)
         await access_file.apply(entries, lambda command: _submit(writer, command), now_ms())
-        yield Services(
-            writer=writer,
-            fold=fold,
-            runner=runner,
-            rebuilder=rebuilder,
-            artifact_root=ARTIFACT_ROOT,
-            artifacts=artifacts,
-            snapshotter=snapshotter,
-            identities=identities,
-            erasures=erasures,
-            credentials=_credentials(fold, identities, settings),
-            projections=tuple(projection.name for projection in projections()),
-            stale_reads=settings.stale_reads,
-            browser=await _browser_login(settings, verifier, place),
-            accesses=Accesses(fold, admin_groups(settings)),
-            admin_groups=tuple(admin_groups(settings)),
-            prover=prover,
-        )
+        async with _trail(settings, fold, framed, runner, identities, place, metrics) as trail:
+            yield Services(
+                writer=writer,
+                fold=fold,
+                runner=runner,
+                rebuilder=rebuilder,
+                artifact_root=ARTIFACT_ROOT,
+                artifacts=artifacts,
+                snapshotter=snapshotter,
+                identities=identities,
+                erasures=erasures,
+                credentials=_credentials(fold, identities, settings),
+                projections=tuple(projection.name for projection in projections()),
+                stale_reads=settings.stale_reads,
+                browser=await _browser_login(settings, verifier, place),
+                accesses=Accesses(fold, admin_groups(settings)),
+                trail=trail,
+                admin_groups=tuple(admin_groups(settings)),
+                prover=prover,
+            )
     finally:
         for task in (prover, rebuilder, snapshotter, reports, log):
             if task is not None:
@@ -299,6 +308,42 @@ def _prover(log: EventLog, events: Codec, place: KeyPlace, settings: Settings) -
     prover = Prover(log, events, keyring, folder, origin, SYSTEM, now_ms, os.urandom)
     prover.start()
     return prover
+
+
+@asynccontextmanager
+async def _trail(
+    settings: Settings,
+    fold: Fold,
+    events: Codec,
+    runner: Runner,
+    identities: Identities,
+    place: KeyPlace,
+    metrics: Metrics | None,
+) -> AsyncIterator[Trail]:
+    key = await asyncio.to_thread(shared_key, place, TRAIL_KEY, os.urandom)
+    redaction = Redaction(settings.audit_sensitive or SENSITIVE_DEFAULT, key)
+    degraded = settings.audit_mode == "degraded"
+    trail = Trail(
+        fold, events, runner, identities, redaction, SYSTEM, now_ms, metrics, degraded, os.urandom
+    )
+    trail.start()
+    try:
+        yield trail
+    finally:
+        await trail.close()
+
+
+def recording(settings: Settings) -> Recording:
+    """What the trail is told of requests. Raises ConfigError for rules that leave out too much."""
+    levels = Levels(rule.rule() for rule in settings.audit_rules)
+    kept = levels.left_out_wrongly((route.path, route.permission) for route in ROUTES)
+    if kept:
+        raise ConfigError(
+            f"audit_rules leave out {kept[0]} and {len(kept) - 1} other routes that are always "
+            "recorded: sign-ins, artifacts, the registry, access and the trail itself. Say "
+            "`metadata` for them, or name other routes."
+        )
+    return Recording(levels, Proxies(settings.trusted_proxies))
 
 
 def _rebuilder(

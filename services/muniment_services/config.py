@@ -27,6 +27,8 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from muniment_auth.issuers import Issuer, is_loopback
+from muniment_services.clients import Proxies
+from muniment_services.config_audit import AuditRuleSettings
 from muniment_services.config_issuers import IssuerSettings, repeated
 
 ENVIRONMENT_PREFIX = "MUNIMENT_"
@@ -39,10 +41,10 @@ TOPIC_PATTERN = r"^[a-zA-Z0-9_-][a-zA-Z0-9._-]{0,199}$"
 ORIGIN_PATTERN = r"^[!-*,-~]{1,150}$"
 BROKER_PATTERN = r"^(\[[0-9a-fA-F:.]+\]|[^:/\s]+):\d{1,5}$"
 
-TABLES = frozenset({"issuers"})
+TABLES = frozenset({"audit_rules", "issuers"})
 """Settings that only the file can give."""
 
-LISTS = frozenset({"allowed_hosts", "kafka_bootstrap"})
+LISTS = frozenset({"allowed_hosts", "audit_sensitive", "kafka_bootstrap", "trusted_proxies"})
 """Settings that the environment gives as one text, with commas between."""
 
 URLS_WITH_CREDENTIALS = ("schema_registry",)
@@ -232,6 +234,26 @@ class Settings(BaseModel):
         default=(),
         description="Identity providers, as tables [[issuers]] with url, audience, profile, …",
     )
+    audit_mode: Literal["strict", "degraded"] = Field(
+        default="strict",
+        description="What happens to calls that cannot be recorded: strict (they are not answered) "
+        "or degraded (they are answered, counted, and the trail says how many are missing).",
+    )
+    audit_rules: tuple[AuditRuleSettings, ...] = Field(
+        default=(),
+        description="How much of which calls is recorded, as tables [[audit_rules]] with level, "
+        "permissions and routes; the first that matches decides.",
+    )
+    audit_sensitive: tuple[str, ...] | None = Field(
+        default=None,
+        description="Patterns of keys whose values the trail keeps as keyed hashes only; those of "
+        "passwords, secrets, tokens and keys, if not given.",
+    )
+    trusted_proxies: tuple[str, ...] = Field(
+        default=(),
+        description="Addresses and networks of proxies that are believed about where requests come "
+        "from.",
+    )
     runs_partitions: int = Field(
         default=6,
         ge=1,
@@ -318,6 +340,10 @@ def _misfits(settings: Settings) -> Iterator[str]:
         yield "OAUTHBEARER needs kafka_token_url"
     if (settings.kafka_cert_file is None) != (settings.kafka_key_file is None):
         yield "kafka_cert_file and kafka_key_file go together"
+    try:
+        Proxies(settings.trusted_proxies)
+    except ValueError as error:
+        yield f"trusted_proxies: {error}"
     yield from _misfits_of_callers(settings)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
@@ -25,6 +25,9 @@ from muniment_services.domain.commands import AggregateKey, State
 from muniment_services.domain.deciders import EVOLVERS
 from muniment_services.domain.errors import Quarantined, Void
 from muniment_services.log.base import (
+    ACCESS,
+    CATALOG,
+    RUNS,
     EventLog,
     LogCorrupt,
     LogError,
@@ -37,8 +40,11 @@ from muniment_services.metrics import Metrics
 from muniment_services.state import CurrentState
 from muniment_services.unreadable import event_of
 
-FOLDED_TOPICS = ("catalog", "runs")
-"""Topics whose events change state. The others are written for readers of the log."""
+STATE_TOPICS = (CATALOG, RUNS)
+"""Topics whose events change state: what every reader and writer waits for."""
+
+FOLDED_TOPICS = (*STATE_TOPICS, ACCESS)
+"""Topics whose events projections hold. The others are written for readers of the log."""
 
 CATCH_UP_S_MAX = 10.0
 """A reader waits at most so long until what was in the log when it came has been folded."""
@@ -67,10 +73,13 @@ _log = structlog.get_logger("muniment.fold")
 
 @dataclass(frozen=True, slots=True)
 class _Own:
-    """An event of this process on its way. is_new: it was decided on an aggregate that was not."""
+    """An event of this process on its way. is_new: it was decided on an aggregate that was not.
+
+    waiter: who waits until it is folded; None where its being durable is enough.
+    """
 
     event: Event
-    waiter: asyncio.Future[Folded]
+    waiter: asyncio.Future[Folded] | None
     is_new: bool
     appended_s: float
 
@@ -146,8 +155,33 @@ class Fold:
         if self.failure is not None:
             raise LogUnavailable(self.failure)
         waiter: asyncio.Future[Folded] = asyncio.get_running_loop().create_future()
+        self._append(record, event, waiter)
+        folded = await waiter
+        if folded.quarantine is not None:
+            raise Quarantined(event.AGGREGATE, event.envelope.aggregate_id)
+        if folded.void is not None:
+            raise Void(folded.void)
+        return folded
+
+    async def note(self, record: NewRecord, event: Event) -> None:
+        """Append the record of an event that no state follows from; wait until it is durable.
+
+        Raises LogUnavailable or LogBackpressure when it was not (or perhaps not) written in time.
+        """
+        if self.failure is not None:
+            raise LogUnavailable(self.failure)
+        appended = self._append(record, event, None)
+        # Nobody's patience decides whether the record is written: `wait` does not cancel it.
+        done, _ = await asyncio.wait((appended,), timeout=WRITE_S_MAX)
+        if not done:
+            raise LogUnavailable(f"the event was not written within {WRITE_S_MAX:g} s")
+        appended.result()
+
+    def _append(
+        self, record: NewRecord, event: Event, waiter: asyncio.Future[Folded] | None
+    ) -> asyncio.Future[Record]:
         event_id = event.envelope.event_id.encode()
-        is_new = self.state.get(*_key(event)) is None
+        is_new = waiter is None or self.state.get(*_key(event)) is None
         began_s = time.perf_counter()  # The loop's own clock has steps of a millisecond.
         try:
             appended = self.log.append(record)
@@ -157,12 +191,7 @@ class Fold:
         now = asyncio.get_running_loop().time()
         self._own[event_id] = _Own(event, waiter, is_new, now)
         appended.add_done_callback(lambda done: self._appended(done, event_id, began_s))
-        folded = await waiter
-        if folded.quarantine is not None:
-            raise Quarantined(event.AGGREGATE, event.envelope.aggregate_id)
-        if folded.void is not None:
-            raise Void(folded.void)
-        return folded
+        return appended
 
     async def ensure_loaded(self, keys: Sequence[AggregateKey]) -> Sequence[AggregateKey]:
         """Bring aggregates into memory, those that exist. Returns those that had to be looked for.
@@ -206,13 +235,17 @@ class Fold:
         """
         await self.level(keys, await self.ensure_loaded(keys), knows)
 
-    async def caught_up(self) -> None:
-        """Wait until everything that is in the log now has been folded.
+    async def caught_up(self, topics: Collection[str] = STATE_TOPICS) -> None:
+        """Wait until everything that is in the log's topics now has been folded.
 
         Raises LogUnavailable when the log cannot be asked, when that takes longer than
         CATCH_UP_S_MAX, or when the fold has stopped.
         """
-        ends = {at: end for at, end in (await self._ask()).items() if self._is_behind(at, end)}
+        ends = {
+            at: end
+            for at, end in (await self._ask()).items()
+            if at.topic in topics and self._is_behind(at, end)
+        }
         if not ends:
             return
         if self.failure is not None:
@@ -271,7 +304,7 @@ class Fold:
         for own in self._own.values():
             if own.appended_s > longest:
                 return  # In the order of their appends: the others are younger.
-            if not own.waiter.done():
+            if own.waiter is not None and not own.waiter.done():
                 own.waiter.set_exception(
                     LogUnavailable(f"the event was not folded within {WRITE_S_MAX:g} s")
                 )
@@ -308,7 +341,7 @@ class Fold:
         else:
             self._metrics.append_failed(None if done.cancelled() else done.exception())
             waiter = self._own.pop(event_id).waiter
-            if not waiter.done():
+            if waiter is not None and not waiter.done():
                 waiter.set_exception(done.exception() or LogUnavailable("the append was cancelled"))
 
     async def _run(self) -> None:
@@ -350,7 +383,7 @@ class Fold:
         self._metrics.folded(folded, recorded_ms, self._runner.written)
         for record, item in zip(records, folded, strict=True):
             own = self._own.pop(record.event_id, None)
-            if own is not None and not own.waiter.done():
+            if own is not None and own.waiter is not None and not own.waiter.done():
                 own.waiter.set_result(item)
         self._release()
         self.state.trim(self._runner.written)
@@ -391,7 +424,7 @@ class Fold:
 
     def _fail_waiters(self, error: LogUnavailable) -> None:
         for own in self._own.values():
-            if not own.waiter.done():
+            if own.waiter is not None and not own.waiter.done():
                 own.waiter.set_exception(error)
         for _, folded in self._behind:
             if not folded.done():

@@ -7,6 +7,7 @@ import dataclasses
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from itertools import islice
 
 import structlog
 
@@ -19,6 +20,7 @@ from muniment_auth.identity import (
     unseal,
 )
 from muniment_auth.principal import Principal
+from muniment_schemas.patterns import matches
 from muniment_services.domain.commands import Command
 from muniment_services.domain.principal import (
     KIND,
@@ -44,6 +46,9 @@ NOTING_S_MAX = 2.0
 """A request waits for the note of a sign-in for so long; it is written all the same."""
 
 _log = structlog.get_logger("muniment.auth")
+
+SEARCHED_MAX = AT_HAND_MAX
+"""Principals whose names are looked at to find one by its name."""
 
 Submit = Callable[[Command], Awaitable[None]]
 
@@ -137,6 +142,20 @@ class Identities:
             return None
         read = unseal(principal_id, state.identity_sealed, key)
         return self._remember(principal_id, Identity(read["iss"], read["sub"], read["name"]))
+
+    async def ids_of(self, pattern: str) -> list[str]:
+        """The principals whose name or subject a pattern (`*` stands for any characters) matches.
+
+        Reads every identity that is not at hand, up to SEARCHED_MAX. Raises KeysUnavailable.
+        """
+        known = islice(self._fold.state.of_kind(KIND), SEARCHED_MAX)
+        ids = [state.principal_id for state in known if isinstance(state, PrincipalState)]
+        found = [(one, await self.identity(one)) for one in ids]
+        return [
+            one
+            for one, who in found
+            if who is not None and (matches(pattern, who.name) or matches(pattern, who.subject))
+        ]
 
     def at_hand(self, principal_id: str) -> Identity | None:
         """Who a principal is, as far as memory knows without waiting."""

@@ -18,6 +18,9 @@ FOLDER = "keys"
 LOGIN_KEY = "login-cookies"
 """Name of the key that seals logins under way; all replicas share it."""
 
+TRAIL_KEY = "trail-values"
+"""Name of the key that sensitive values in the trail are hashed with; all replicas share it."""
+
 
 class BucketKeys:
     """Keys in a bucket, one object each. Who may read the bucket may read who the principals are.

@@ -42,6 +42,8 @@ NAMES: Mapping[str, str] = {
     "muniment_fold_lag_events": "Events of the log that are not in memory or a projection yet.",
     "muniment_fold_lag_seconds": "How long memory or a projection is behind; 0: not at all.",
     "muniment_fold_events_total": "Events folded since the start, by outcome.",
+    "muniment_trail_calls_total": "Calls that are in the trail, as calls of their own.",
+    "muniment_trail_lost_total": "Calls answered that are not in the trail; 0 in strict mode.",
     "muniment_quarantined_records": "Records that this release cannot fold, and those behind them.",
     "muniment_ready": "1 when /readyz answers 200.",
     "muniment_healthy": "1 when /api/v1/health answers 200.",
@@ -54,6 +56,9 @@ NAMES: Mapping[str, str] = {
     "muniment_build_info": "1; the release and the kind of log are in the labels.",
 }
 """Every metric of ours with its help text."""
+
+TRAIL_CALLS = "muniment_trail_calls_total"
+TRAIL_LOST = "muniment_trail_lost_total"
 
 REQUEST_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 APPEND_BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 10.0)
@@ -119,6 +124,7 @@ class Metrics:
         self._append_s = Durations(APPEND_BUCKETS_S)
         self._append_failures = dict.fromkeys(("unavailable", "backpressure", "too_large"), 0)
         self._outcomes = dict.fromkeys((APPLIED, VOID, QUARANTINED), 0)
+        self._trail = dict.fromkeys((TRAIL_CALLS, TRAIL_LOST), 0)
         self._folded = 0
         self._state_ms = self._written_ms = now_ms() if started_ms is None else started_ms
         self._unwritten: deque[tuple[int, int]] = deque()
@@ -151,6 +157,14 @@ class Metrics:
         else:
             reason = "unavailable"
         self._append_failures[reason] += 1
+
+    def trail_recorded(self) -> None:
+        """A call is in the trail."""
+        self._trail[TRAIL_CALLS] += 1
+
+    def trail_lost(self) -> None:
+        """A call was answered that is not."""
+        self._trail[TRAIL_LOST] += 1
 
     def folded(self, batch: Sequence[Folded], recorded_ms: int, written: int) -> None:
         """A batch is in memory, and the projections will get it.
@@ -204,6 +218,8 @@ class Metrics:
         yield append_s
         yield _counts("muniment_log_append_failures_total", "reason", self._append_failures)
         yield _counts("muniment_fold_events_total", "outcome", self._outcomes)
+        for name, count in self._trail.items():
+            yield CounterMetricFamily(*named(name), value=count)
         build = GaugeMetricFamily(*named("muniment_build_info"), labels=("version", "log"))
         build.add_metric((release(), self._log), 1)
         yield build

@@ -65,6 +65,11 @@ class Startup:
         return self.phase == SERVING
 
     @property
+    def is_stopping(self) -> bool:
+        """Whether what was started is being stopped."""
+        return self._stopping.is_set()
+
+    @property
     def progress(self) -> Progress:
         """How far the present phase is."""
         passed_s = max(self._clock() - self._began, 1e-9)

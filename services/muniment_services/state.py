@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from muniment_projections.base import Folded, Quarantine
-from muniment_schemas.envelope import CATALOG, WORKSPACE_DEFAULT, Event
+from muniment_schemas.envelope import ACCESS, CATALOG, WORKSPACE_DEFAULT, Event
 from muniment_schemas.ids import Offset
 from muniment_services.domain.commands import AggregateKey, State
 from muniment_services.domain.deciders import EVOLVERS, FOLD_CHECKS, NAMED_KINDS
@@ -146,6 +146,9 @@ class CurrentState:
         assert record.offset == expected, f"{record.at}@{record.offset} after {expected}"
         self.next_offsets[record.at] = Offset(record.offset + 1)
         self.folded += 1
+        if event.TOPIC == ACCESS:
+            # Calls that were recorded: no state follows from them, and none holds up another.
+            return Folded(record.at.topic, record.at.partition, record.offset, event, None, None)
         key = (event.envelope.aggregate_kind, event.envelope.aggregate_id)
         before = self.get(*key)
         if key in self.quarantine:
@@ -162,7 +165,8 @@ class CurrentState:
         except Exception as error:  # noqa: BLE001
             # The edge of one history: it stops and is told, the others go on.
             return self._stopped(record, event, before, key, f"{type(error).__name__}: {error}")
-        return Folded(record.at.topic, record.at.partition, record.offset, event, void, after)
+        at = record.at
+        return Folded(at.topic, at.partition, record.offset, event, void, after, before=before)
 
     def _stopped(
         self,
@@ -294,4 +298,4 @@ def _quarantined(
 ) -> Folded:
     void = "it is in quarantine"
     at = record.at
-    return Folded(at.topic, at.partition, record.offset, event, void, before, quarantine)
+    return Folded(at.topic, at.partition, record.offset, event, void, before, quarantine, before)

@@ -74,6 +74,8 @@ class Caller:
     request_id: str
     workspace: str
     traceparent: str | None = None
+    client_address: str | None = None
+    user_agent: str | None = None
     idempotency_key: str | None = None
     request: bytes = b""
     groups: frozenset[str] = frozenset()
@@ -144,6 +146,8 @@ class Writer:
                 folded = await self._fold.append(self._record(event), event)
             except Void:
                 continue
+            if caller.authority is not None:
+                caller.authority.recorded = True
             assert folded.after is None or isinstance(folded.after, State)
             return render(Outcome(event, folded.after))
         raise Contended("Too many others write to the same thing at once; try again.")
@@ -177,6 +181,7 @@ class Writer:
         if authority is None:
             event = DECIDERS[type(command)](state, command, context)
         else:
+            _touch(authority, command)
             event = None
             try:
                 event = _permitted(authority, state, command, context)
@@ -228,6 +233,8 @@ class Writer:
             request_id=caller.request_id,
             workspace=caller.workspace,
             traceparent=caller.traceparent,
+            client_address=caller.client_address,
+            user_agent=caller.user_agent,
             derive_from=key,
             groups=caller.groups,
             issuer=caller.issuer,
@@ -271,6 +278,11 @@ def _permitted(
     if event is not None and not all_seen:
         raise UNKNOWN
     return event
+
+def _touch(authority: Authority, command: Command) -> None:
+    for kind, aggregate_id in command.needs():
+        authority.touch(kind, aggregate_id)
+    authority.about_version(str(getattr(command, "version", "")))
 
 
 def record_of(event: Event, codec: Codec, log: EventLog) -> NewRecord:

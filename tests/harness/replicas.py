@@ -39,6 +39,14 @@ STUTTER_EVERY_S = (0.1, 0.5)
 STUTTER_S = (0.02, 0.15)
 
 
+UNRECORDED = """
+[[audit_rules]]
+level = "none"
+routes = ["/api/v1/projections/digests", "*/runs/search"]
+"""
+"""Calls that only look: recording them would change what they look at."""
+
+
 class Replica:
     """One server process of several: kill, stop, freeze and start it again, at one URL."""
 
@@ -175,6 +183,9 @@ def replica(
     command += ["--data-dir", str(data_dir)]
     variables = {f"MUNIMENT_{name.upper()}": value for name, value in settings.items()}
     data_dir.mkdir(parents=True, exist_ok=True)
+    rules = data_dir.with_suffix(".toml")
+    rules.write_text(UNRECORDED)
+    variables["MUNIMENT_CONFIG"] = str(rules)
     return Replica(
         Server(command, port, data_dir, process_environment() | variables | dict(environment or {}))
     )

@@ -106,6 +106,7 @@ def test_writes_do_not_ask_for_a_permission_to_read() -> None:
         "metrics",
         "correlation",
         "search-datasets",
+        "audit/hash",
     )
     for route in ROUTES:
         if route.path == "/logout":

@@ -2,8 +2,9 @@
 
 The starting points share the clauses: `mlflow`, the flat list of comparisons that MLflow's clients
 may write; `query`, the same with OR, NOT and parentheses; `order`, one order_by item; and `words`,
-which accepts any text and serves to say what was wrong. MLflow reads filters with sqlparse: the
-forms of names, strings and numbers below are those that sqlparse tells apart.
+which accepts any text and serves to say what was wrong. The trail's query bar (`bar.py`) is made of
+the same words. MLflow reads filters with sqlparse: the forms of names, strings and numbers below
+are those that sqlparse tells apart.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ CLAUSES_MAX = 200
 DEPTH_MAX = 50
 """Parentheses and NOTs that may be nested in a query."""
 
-_GRAMMAR = r"""
+_RULES = r"""
 mlflow: (_AND | clause)*
 ?query: disjunction
 disjunction: conjunction (_OR conjunction)*
@@ -49,7 +50,9 @@ order: NAME NAME?
 
 words: (NAME | STRING | NUMBER | OPERATOR | NULL | NOT_NULL | COMMENT | OTHER
         | _AND | _IN | _OR | _NOT | _IS | LPAR | RPAR | ",")*
+"""
 
+TERMINALS = r"""
 _AND.5: /AND\b(?!\s*\.)/i
 _OR.5: /OR\b(?!\s*\.)/i
 _IN.5: /IN\b(?!\s*\.)/i
@@ -69,20 +72,28 @@ OTHER.-5: /\S/
 %ignore /\s+/
 """
 
-_FORMS: Final = {"NAME": "name", "STRING": "string", "NUMBER": "number", "NULL": "null"}
+_FORMS: Final = {
+    "NAME": "name",
+    "STRING": "string",
+    "NUMBER": "number",
+    "NULL": "null",
+    "WORD": "word",
+}
 
 
 @cache
 def _parser() -> Lark:
     starts = ["mlflow", "query", "order", "words"]
-    return Lark(_GRAMMAR, parser="lalr", lexer="basic", start=starts, maybe_placeholders=False)
+    return Lark(
+        _RULES + TERMINALS, parser="lalr", lexer="basic", start=starts, maybe_placeholders=False
+    )
 
 
 def _constant(part: Token | Constant) -> Constant:
     return part if isinstance(part, Constant) else Constant(_FORMS[part.type], str(part))
 
 
-class _TreeBuilder(Transformer[Token, Expression]):
+class TreeBuilder(Transformer[Token, Expression]):
     """Turns lark's nodes into ours, from the leaves up; text: what was parsed."""
 
     def __init__(self, text: str) -> None:
@@ -138,11 +149,11 @@ def parse_filter(text: str, refused: Callable[[str, Sequence[str]], str]) -> tup
     """
     if not text:
         return ()
-    _bounded(text)
+    bounded(text)
     if not text.strip():
         raise SearchError(f"Invalid filter '{text}'. Could not be parsed.")
     try:
-        tree = _TreeBuilder(text).transform(_parser().parse(text, start="mlflow"))
+        tree = TreeBuilder(text).transform(_parser().parse(text, start="mlflow"))
         clauses = cast(tuple[Clause, ...], cast(And, tree).terms)
     except UnexpectedInput:
         clauses = salvage(text, _words(text), refused)
@@ -156,20 +167,21 @@ def parse_query(text: str) -> Expression:
 
     Raises SearchError with the place where the text stops making sense.
     """
-    _bounded(text)
+    bounded(text)
     if not text.strip():
         return And(())
     if _depth(_words(text)) > DEPTH_MAX:
         raise SearchError(f"A query nests at most {DEPTH_MAX} deep.")
     try:
-        return _TreeBuilder(text).transform(_parser().parse(text, start="query"))
+        return TreeBuilder(text).transform(_parser().parse(text, start="query"))
     except UnexpectedInput as e:
         ended = isinstance(e, UnexpectedToken) and e.token.type == "$END"
         where = "at its end" if ended else f"at '{text[e.pos_in_stream or 0 :][:40]}'"
         raise SearchError(f"The filter could not be read {where}.") from e
 
 
-def _bounded(text: str) -> None:
+def bounded(text: str) -> None:
+    """Raise SearchError for a filter that is too long, or that is no text."""
     if len(text) > FILTER_CHARACTERS_MAX:
         raise SearchError(
             f"A filter has at most {FILTER_CHARACTERS_MAX} characters, not {len(text)}."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from muniment_projections.search import keyset
 from muniment_projections.search.entities.base import Entity
@@ -66,7 +67,20 @@ def compile_query(entity: Entity, text: str) -> Predicate:
     return expression(entity, parse_query(text))
 
 
-def expression(entity: Entity, tree: Expression) -> Predicate:
+class Conditions(Protocol):
+    """What comparisons mean: an `Entity`, or the fields of the trail."""
+
+    def read(self, clause: Clause) -> Comparison:
+        """What a comparison names. Raises SearchError."""
+
+    def check(self, comparison: Comparison) -> Comparison:
+        """The comparison, if it can be made. Raises SearchError."""
+
+    def condition(self, comparison: Comparison) -> Predicate:
+        """The comparison as SQL."""
+
+
+def expression(entity: Conditions, tree: Expression) -> Predicate:
     """Any tree as a condition; a comparison with a missing value counts as false under NOT."""
     match tree:
         case Clause():

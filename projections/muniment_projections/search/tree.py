@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-Value = str | int | float | tuple[str, ...] | None
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Integers from `least` on and below `below`; None: without end."""
+
+    least: int | None
+    below: int | None
+
+
+Value = str | int | float | tuple[str, ...] | Span | None
 """A bound value; a tuple for IN and NOT IN; None for IS NULL and IS NOT NULL."""
 
 
@@ -16,7 +25,8 @@ Value = str | int | float | tuple[str, ...] | None
 class Constant:
     """A value as it was written. `text` keeps its quotes; `items` are the elements of a list.
 
-    form: string ('…'), name (bare, or in " or `), number, list, null, other (a call, a sum).
+    form: string ('…'), name (bare, or in " or `), number, list, null, other (a call, a sum), word
+    (in the query bar: bare, with signs in it).
     """
 
     form: str

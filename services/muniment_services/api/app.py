@@ -1,4 +1,4 @@
-"""The application: all routes in one table, behind one gateway, with FastAPI for what is left."""
+"""The application: all routes in one table, behind one gateway, with FastAPI to start and stop."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-from fastapi import FastAPI, Request
-from fastapi.exceptions import HTTPException
-from starlette.exceptions import HTTPException as StarletteHTTPException
-from starlette.responses import Response
+from fastapi import FastAPI
 
 from muniment_services.api import (
     access,
@@ -19,6 +16,7 @@ from muniment_services.api import (
     artifact_views,
     artifacts,
     assessments,
+    audit,
     credentials,
     experiments,
     logged_models,
@@ -44,9 +42,9 @@ from muniment_services.api import (
     workspaces,
 )
 from muniment_services.api.callers import Callers
-from muniment_services.api.errors import ApiError, expected
 from muniment_services.api.gateway import Gateway
 from muniment_services.api.hosts import HostCheck
+from muniment_services.api.recording import Recording
 from muniment_services.api.routes import Route, RouteTable
 from muniment_services.api.services import Services
 from muniment_services.metrics import Metrics
@@ -61,6 +59,7 @@ ROUTES: tuple[Route, ...] = (
     *access_explain.ROUTES,
     *login.ROUTES,
     *credentials.ROUTES,
+    *audit.ROUTES,
     *quarantine.ROUTES,
     *proof.ROUTES,
     *snapshots.ROUTES,
@@ -96,6 +95,7 @@ def build(
     startup: Startup | None = None,
     measured: Metrics | None = None,
     workspaces_on: bool = False,
+    recording: Recording | None = None,
 ) -> Gateway:
     """The ASGI application. lifespan: starts everything, yields it, and stops it again.
 
@@ -116,9 +116,8 @@ def build(
             await gateway.close()
 
     rest = FastAPI(lifespan=run, title="muniment", docs_url=None, redoc_url=None, openapi_url=None)
-    rest.add_exception_handler(StarletteHTTPException, _unknown)
-    rest.add_exception_handler(HTTPException, _unknown)
-    gateway = Gateway(RouteTable(ROUTES), hosts, callers, rest, startup, measured, workspaces_on)
+    table = RouteTable(ROUTES)
+    gateway = Gateway(table, hosts, callers, rest, startup, measured, workspaces_on, recording)
     return gateway
 
 
@@ -135,16 +134,3 @@ async def _serve(gateway: Gateway, lifespan: Lifespan, ending: asyncio.Event) ->
         # The edge of this task: whoever runs the process ends it and says why.
         gateway.services = None
         gateway.startup.fail(error)
-
-
-async def _unknown(request: Request, _: Exception) -> Response:
-    path = request.scope["path"]  # `request.url` fails on a query that is no UTF-8
-    answer = expected(
-        ApiError(
-            "ENDPOINT_NOT_FOUND",
-            f"No API found for '{request.method} {path}'. muniment serves MLflow's tracking and "
-            "registry API; this part of it is not served.",
-        )
-    )
-    assert answer is not None
-    return Response(answer.body, answer.status, media_type="application/json")

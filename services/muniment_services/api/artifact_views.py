@@ -12,7 +12,7 @@ from muniment_services.api.downloads import download, refusals
 from muniment_services.api.errors import ApiError
 from muniment_services.api.requests import Field, Fields, from_query
 from muniment_services.api.routes import Answer, Call, Route, mlflow
-from muniment_services.domain import logged_model, run
+from muniment_services.domain import artifact, logged_model, run
 from muniment_services.domain.artifact import below, checked_path, path_of
 from muniment_services.domain.errors import Invalid
 from muniment_services.domain.registered_model import require_version
@@ -71,7 +71,8 @@ async def get_version_file(call: Call) -> Answer:
     params = from_query(call.query, _VERSION_FILE)
     path = checked_path(params["path"])
     await call.services.caught_up()
-    _, found = require_version(call.world, params.get("name", ""), params.get("version", ""))
+    version = params.get("version", "")
+    _, found = require_version(call.world_of_version(version), params.get("name", ""), version)
     return await _download(call, found.storage_location, path)
 
 
@@ -110,8 +111,10 @@ async def _list(call: Call, root_uri: str, path: str) -> bytes:
 
 
 async def _download(call: Call, root_uri: str, path: str) -> Answer:
+    where = below(path_of(root_uri), path)
+    call.authority.touch(artifact.KIND, where)
     with refusals():
-        return await download(call, below(path_of(root_uri), path))
+        return await download(call, where)
 
 
 async def _one(body: bytes) -> AsyncIterator[bytes]:

@@ -16,6 +16,7 @@ from muniment_services.api.routes import Answer, Call, Handler, Route
 from muniment_services.artifacts.base import ArtifactError, ArtifactIsFolder, Entry, Stored
 from muniment_services.authority import Denied, Need, of_model
 from muniment_services.domain import workspace as workspaces
+from muniment_services.domain.artifact import KIND as ARTIFACT
 from muniment_services.domain.artifact import checked_path, file_path, is_below, owners
 from muniment_services.domain.artifact_changes import RecordDeletion, RecordUpload, refuse_held
 from muniment_services.domain.registered_model import KIND, RegisteredModel
@@ -43,6 +44,7 @@ async def authorise(call: Call, path: str) -> None:
     another workspace.
     """
     authority, services = call.authority, call.services
+    authority.touch(ARTIFACT, path)
     if authority.reads_all:
         return
     await services.caught_up()

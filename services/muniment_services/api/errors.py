@@ -79,11 +79,13 @@ class ApiError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ErrorAnswer:
-    """Status, extra headers and JSON body of a refusal."""
+    """Status, extra headers and JSON body of a refusal, and what of it the trail is told."""
 
     status: int
     headers: tuple[tuple[bytes, bytes], ...]
     body: bytes
+    error_code: str
+    message: str
 
 
 def expected(error: Exception) -> ErrorAnswer | None:
@@ -137,4 +139,5 @@ def _answer(
         "sqlstate": SQLSTATE,
         "error_class": _CLASSES.get(error_code, error_code),
     }
-    return ErrorAnswer(STATUS[error_code], headers, msgspec.json.encode(body))
+    encoded = msgspec.json.encode(body)
+    return ErrorAnswer(STATUS[error_code], headers, encoded, error_code, message)

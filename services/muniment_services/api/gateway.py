@@ -1,9 +1,9 @@
 """The door: one ASGI application that every request passes.
 
 In this order: check Host and Origin, learn who calls, find the route, ask the policy, read the body
-within its limit, call the handler, map errors. Paths that are not ours go on to the FastAPI
-application, under the same checks. Nothing is answered without having passed here, and nothing that
-no handler asked the policy about.
+within its limit, call the handler, map errors, have the call in the trail, answer. Nothing is
+answered without having passed here, nothing that no handler asked the policy about, and nothing
+that the trail should hold and does not. The FastAPI application behind it starts and stops things.
 """
 
 from __future__ import annotations
@@ -11,7 +11,15 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Mapping,
+    MutableMapping,
+)
 from typing import Any
 
 import structlog
@@ -24,6 +32,7 @@ from muniment_auth.resources import SERVER
 from muniment_services.api.callers import Callers
 from muniment_services.api.errors import ApiError, ErrorAnswer, expected, internal
 from muniment_services.api.hosts import HostCheck
+from muniment_services.api.recording import REFUSED, Attempt, Recording
 from muniment_services.api.routes import (
     BODY_BYTES_MAX,
     Answer,
@@ -34,12 +43,15 @@ from muniment_services.api.routes import (
     starting,
 )
 from muniment_services.api.services import Services
+from muniment_services.audit_levels import Level, Levels
 from muniment_services.authority import Authority, Denied
+from muniment_services.clients import Proxies
 from muniment_services.clock import now_ms
 from muniment_services.domain import workspace as workspaces
 from muniment_services.domain.errors import NotFound
-from muniment_services.metrics import Metrics, Watched
+from muniment_services.metrics import Metrics
 from muniment_services.startup import Startup
+from muniment_services.trail import TrailUnavailable
 from muniment_services.write import Caller
 
 Scope = MutableMapping[str, Any]
@@ -61,8 +73,10 @@ SAID_ONCE = (b"authorization", WORKSPACE_HEADER)
 OF_THE_SERVER = frozenset({Permission.AUDIT_READ, Permission.SERVER_ADMIN, Permission.SERVER_READ})
 """Permissions that are asked on the server as a whole, before the handler is called."""
 
-REFUSED = 400
-"""The least HTTP status of a refusal."""
+_UNKNOWN = (
+    "No API found for '{method} {path}'. muniment serves MLflow's tracking and registry API; this "
+    "part of it is not served."
+)
 
 _SECURITY: Headers = ((b"x-content-type-options", b"nosniff"), (b"x-frame-options", b"SAMEORIGIN"))
 _log = structlog.get_logger("muniment.api")
@@ -84,6 +98,7 @@ class Gateway:
         startup: Startup | None = None,
         metrics: Metrics | None = None,
         workspaces_on: bool = False,
+        recording: Recording | None = None,
     ) -> None:
         self.table = table
         self.services: Services | None = None
@@ -95,6 +110,7 @@ class Gateway:
         self._sole_issuer = issuers[0].urls if len(issuers) == 1 else ()
         self._workspaces_on = workspaces_on
         self._fallback = fallback
+        self._recording = recording or Recording(Levels(), Proxies())
 
     def open(self, services: Services) -> None:
         """Serve all routes, and take muniment's own tokens and sessions, from now on."""
@@ -114,27 +130,56 @@ class Gateway:
         if scope["type"] != "http":
             await self._fallback(scope, receive, send)
             return
-        request_id = os.urandom(8).hex()
         watched = self.metrics.began()
+        attempt = Attempt(scope, os.urandom(8).hex(), watched)
         try:
-            await self._serve(scope, receive, send, request_id, watched)
+            await self._serve(attempt, receive, send)
         except Disconnected:
             return
         except Exception as error:  # noqa: BLE001
             # The edge of the process: whatever happens, the client gets MLflow's error shape.
-            answer = expected(error)
-            if answer is None:
-                _log.exception("request failed", request_id=request_id, path=scope["path"])
-                answer = internal(request_id)
-            watched.status = answer.status
-            await _send_error(send, answer, request_id)
+            refusal = await self._refusal(attempt, error)
+            watched.status = refusal.status
+            await _send_error(send, refusal, attempt.request_id)
         finally:
             self.metrics.ended(watched, scope["method"])
 
-    async def _serve(
-        self, scope: Scope, receive: Receive, send: Send, request_id: str, watched: Watched
+    async def _refusal(self, attempt: Attempt, error: Exception) -> ErrorAnswer:
+        """The answer to a request that raised, recorded unless that is what failed."""
+        refusal = expected(error)
+        if refusal is None:
+            path = attempt.scope["path"]
+            _log.error("request failed", request_id=attempt.request_id, path=path, exc_info=error)
+            refusal = internal(attempt.request_id)
+        try:
+            await self._record(attempt, Answer(refusal.body, refusal.status), refusal)
+        except (ApiError, TrailUnavailable) as unrecorded:
+            told = expected(unrecorded)
+            assert told is not None
+            return told
+        return refusal
+
+    async def _record(
+        self, attempt: Attempt, answer: Answer, refusal: ErrorAnswer | None = None
     ) -> None:
-        headers: dict[bytes, bytes] = dict(scope["headers"])
+        """Have the request in the trail, unless it is already, or is none of the trail's business.
+
+        Raises TrailUnavailable, or ApiError while there is no log to write to: nothing may then be
+        told of the answer.
+        """
+        if attempt.told:
+            return
+        attempt.told = True
+        level = self._recording.level(attempt, answer.status)
+        if level is Level.NONE:
+            return
+        if self.services is None:
+            raise starting(self.startup)
+        await self._recording.tell(self.services.trail, attempt, level, answer, refusal)
+
+    async def _serve(self, attempt: Attempt, receive: Receive, send: Send) -> None:
+        scope, watched, request_id = attempt.scope, attempt.watched, attempt.request_id
+        headers = attempt.headers
         if len(headers) != len(scope["headers"]):
             _refuse_contradiction(scope["headers"])
         method, path = scope["method"], scope["path"]
@@ -142,20 +187,23 @@ class Gateway:
         found = self.table.find(method, path)
         if found is None and method == "HEAD":
             found = self.table.find("GET", path)
+        attempt.route = None if found is None else found[0]
         is_public = found is not None and found[0].permission is Permission.PUBLIC
         principal = NOBODY if is_public else await self._caller(method, path, headers)
+        attempt.principal = principal
         if found is None:
             self._refuse_method(path)
-            await self._fallback(scope, receive, _watching(send, watched))
-            return
+            raise ApiError("ENDPOINT_NOT_FOUND", _UNKNOWN.format(method=method, path=path))
         route, path_params = found
         watched.route = route.path
-        authority = self._authority(principal, route.permission)
+        authority = attempt.authority = self._authority(principal, route.permission)
         if not is_public:
             self._enter_workspace(authority, headers)
             self._admit(authority)
         bare_groups = principal.issuer in self._sole_issuer
-        caller = _request(scope, headers, request_id, principal, authority, bare_groups)
+        caller = _request(
+            scope, headers, request_id, principal, authority, bare_groups, self._recording.origin(attempt)
+        )
         call = Call(
             started=self.services,
             startup=self.startup,
@@ -172,7 +220,7 @@ class Gateway:
         if route.streams:
             call.stream = _chunks(receive)
         elif method not in ("GET", "HEAD") or headers.get(b"content-length", b"0") != b"0":
-            call.body = await _body(receive, headers)
+            call.body = attempt.body = await _body(receive, headers)
             if caller.idempotency_key is not None:
                 call.caller = dataclasses.replace(caller, request=caller.request + call.body)
         if method not in ("GET", "HEAD") and not is_public:
@@ -185,7 +233,15 @@ class Gateway:
         assert authority.asked or refused, f"{route.path} answers without having asked the policy"
         if stale := stale or self._stale(route):
             answer = dataclasses.replace(answer, headers=(*answer.headers, stale))
+        try:
+            await self._record(attempt, answer)
+        except BaseException:
+            if isinstance(answer.body, AsyncGenerator):
+                await answer.body.aclose()
+            raise
         watched.status = answer.status
+        if answer.endless and isinstance(answer.body, AsyncGenerator):
+            answer = dataclasses.replace(answer, body=_until_left(receive, answer.body))
         await _send(send, answer, request_id, head=method == "HEAD")
 
     def _stale(self, route: Route) -> tuple[bytes, bytes] | None:
@@ -201,7 +257,7 @@ class Gateway:
                 ((b"allow", allow.encode()),),
             )
 
-    async def _caller(self, method: str, path: str, headers: dict[bytes, bytes]) -> Principal:
+    async def _caller(self, method: str, path: str, headers: Mapping[bytes, bytes]) -> Principal:
         known = self._callers.known(headers)
         if known is not None:
             return known
@@ -229,7 +285,7 @@ class Gateway:
         elif not authority.asked and not authority.access.may_ever(permission):
             raise Denied(f"no grant gives {permission} to this principal")
 
-    def _enter_workspace(self, authority: Authority, headers: dict[bytes, bytes]) -> None:
+    def _enter_workspace(self, authority: Authority, headers: Mapping[bytes, bytes]) -> None:
         """Have the request see the workspace that it names. Raises ApiError, Invalid, NotFound."""
         name = headers.get(WORKSPACE_HEADER, b"").strip().decode("latin-1")
         if not name:
@@ -272,11 +328,12 @@ def _refuse_contradiction(headers: Iterable[tuple[bytes, bytes]]) -> None:
 
 def _request(
     scope: Scope,
-    headers: dict[bytes, bytes],
+    headers: Mapping[bytes, bytes],
     request_id: str,
     principal: Principal,
     authority: Authority,
     bare_groups: bool,
+    origin: tuple[str | None, str | None],
 ) -> Caller:
     key = headers.get(b"idempotency-key")
     if key is not None and not 0 < len(key) <= IDEMPOTENCY_KEY_BYTES_MAX:
@@ -291,6 +348,8 @@ def _request(
         request_id=request_id,
         workspace=authority.workspace,
         traceparent=None if traceparent is None else traceparent.decode("latin-1"),
+        client_address=origin[0],
+        user_agent=origin[1],
         idempotency_key=None if key is None else key.decode("latin-1"),
         request=b"" if key is None else route,
         groups=principal.groups,
@@ -299,15 +358,6 @@ def _request(
         claims=principal.claims,
         authority=authority,
     )
-
-
-def _watching(send: Send, watched: Watched) -> Send:
-    async def noting(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            watched.status = message["status"]
-        await send(message)
-
-    return noting
 
 
 async def _chunks(receive: Receive) -> AsyncIterator[bytes]:
@@ -321,7 +371,27 @@ async def _chunks(receive: Receive) -> AsyncIterator[bytes]:
             return
 
 
-async def _body(receive: Receive, headers: dict[bytes, bytes]) -> bytes:
+async def _until_left(
+    receive: Receive, chunks: AsyncGenerator[bytes, None]
+) -> AsyncIterator[bytes]:
+    """The chunks, as long as there is a client. The server sends nothing to one that has gone."""
+
+    async def left() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    leaving = asyncio.ensure_future(left())
+    try:
+        async for chunk in chunks:
+            if leaving.done():
+                return
+            yield chunk
+    finally:
+        leaving.cancel()
+        await chunks.aclose()
+
+
+async def _body(receive: Receive, headers: Mapping[bytes, bytes]) -> bytes:
     length = headers.get(b"content-length", b"0")
     if length.isdigit() and int(length) > BODY_BYTES_MAX:
         raise _too_large()

@@ -61,7 +61,7 @@ async def log_in(call: Call) -> Answer:
     try:
         url, login = await browser.flow.begin(name, return_to)
     except LoginRefused as refused:
-        return _refusal(refused)
+        return _refusal(call, refused)
     return pages.redirect(url, _cookies(browser.cookies.set(login)))
 
 
@@ -78,7 +78,7 @@ async def come_back(call: Call) -> Answer:
             raise LoginUnknown("This answer says the same thing twice.")
         signed_in = await browser.flow.finish(login, answer)
     except LoginRefused as refused:
-        return _refusal(refused)
+        return _refusal(call, refused)
     assert login is not None
     cookie = await _begin_session(call, signed_in)
     gone = sessions.clear(LOGIN_COOKIE)
@@ -215,7 +215,8 @@ def _as(caller: Caller, principal: Principal) -> Caller:
     )
 
 
-def _refusal(refused: LoginRefused) -> Answer:
+def _refusal(call: Call, refused: LoginRefused) -> Answer:
+    call.authority.refusal = str(refused)
     status = 502 if isinstance(refused, ProviderUnreachable) else 400
     return pages.problem(str(refused), status, _cookies(sessions.clear(LOGIN_COOKIE)))
 

@@ -100,7 +100,8 @@ async def get(call: Call) -> bytes:
     """GET model-versions/get."""
     params = call.params(VERSION)
     await call.services.caught_up()
-    model, version = require_version(call.world, params["name"], params["version"])
+    number = params["version"]
+    model, version = require_version(call.world_of_version(number), params["name"], number)
     aliases = aliases_of(model, version.version)
     return wire.encode({"model_version": shapes.model_version(version, aliases)})
 
@@ -109,7 +110,8 @@ async def download_uri(call: Call) -> bytes:
     """GET model-versions/get-download-uri."""
     params = call.params(_DOWNLOAD)
     await call.services.caught_up()
-    _, version = require_version(call.world, params.get("name", ""), params.get("version", ""))
+    number = params.get("version", "")
+    _, version = require_version(call.world_of_version(number), params.get("name", ""), number)
     return wire.encode({"artifact_uri": version.storage_location})
 
 

@@ -33,12 +33,16 @@ Headers = tuple[tuple[bytes, bytes], ...]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A handler's answer. `body` is bytes, or a stream of chunks."""
+    """A handler's answer. `body` is bytes, or a stream of chunks.
+
+    endless: the stream may go on for ever, so that it has to end when its client has gone.
+    """
 
     body: bytes | AsyncIterator[bytes] = b"{}"
     status: int = 200
     content_type: str = "application/json"
     headers: Headers = ()
+    endless: bool = False
 
 
 @dataclass(slots=True)
@@ -92,6 +96,11 @@ class Call:
         """
         await self.services.caught_up()
         await self.services.fold.look_up(((kind, aggregate_id),), self.authority.knows)
+
+    def world_of_version(self, number: str) -> View:
+        """The same, for an answer about one version of a model, which the trail names."""
+        self.authority.about_version(number)
+        return self.world
 
     async def readable(self, kind: str, ids: Iterable[str]) -> list[str]:
         """Those of some runs, traces or logged models that this caller may read, in their order.

@@ -11,6 +11,7 @@ from muniment_services.api.requests import TAG_FIELDS, Field, Fields, pairs
 from muniment_services.api.routes import Call, mlflow
 from muniment_services.documents import parse
 from muniment_services.domain import run as domain
+from muniment_services.domain.experiment import KIND as EXPERIMENT
 from muniment_services.domain.experiment import checked_id
 from muniment_services.domain.run_life import CreateRun, DeleteRun, RestoreRun, UpdateRun
 from muniment_services.write import Outcome
@@ -129,6 +130,8 @@ async def search(call: Call) -> bytes:
         max_results=max_results,
         page_token=params.get("page_token") or None,
     )
+    for experiment_id in wanted.experiment_ids:
+        call.authority.touch(EXPERIMENT, experiment_id)
     visible = call.authority.visible_experiments()
     found = await call.services.read(lambda connection: search_runs(connection, wanted, visible))
     runs = []

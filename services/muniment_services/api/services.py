@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -22,13 +22,17 @@ from muniment_services.clock import now_ms
 from muniment_services.domain.commands import State
 from muniment_services.domain.errors import Quarantined
 from muniment_services.erasures import Erasures
-from muniment_services.fold import Fold
+from muniment_services.fold import FOLDED_TOPICS, STATE_TOPICS, Fold
 from muniment_services.identities import Identities
 from muniment_services.log.base import LogUnavailable
 from muniment_services.proof.prover import Prover
 from muniment_services.rebuilder import Rebuilder
 from muniment_services.snapshotter import Snapshotter
+from muniment_services.trail import Trail
 from muniment_services.write import Writer
+
+TAILS_MAX = 20
+"""Live tails of the trail at a time."""
 
 STALE_HEADER = b"muniment-stale"
 
@@ -62,12 +66,15 @@ class Services:
     """Their names, for metrics."""
     stale_reads: bool
     accesses: Accesses
+    trail: Trail
     admin_groups: tuple[tuple[str, str], ...] = ()
     """(issuer, group) whose members the configuration makes admins."""
     now_ms: Callable[[], int] = now_ms
     access_changes: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held from the check of a caller's right to change access until the change is in the log."""
     renewals: Renewals = field(default_factory=lambda: Renewals(os.urandom))
+    tails: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(TAILS_MAX))
+    """Taken by each live tail of the trail."""
     browser: BrowserLogin | None = None
     """None where nobody can log in by browser."""
     prover: Prover | None = None
@@ -90,8 +97,14 @@ class Services:
         await self.runner.fresh()
         return await self.runner.read(query)
 
-    async def caught_up(self) -> None:
-        """Wait until what is in the log now is folded.
+    async def read_trail(self, query: Callable[[Connection], T]) -> T:
+        """The same with every call that was recorded in the log by then, by any replica."""
+        await self.caught_up(FOLDED_TOPICS)
+        await self.runner.fresh(trail=True)
+        return await self.runner.read(query)
+
+    async def caught_up(self, topics: Collection[str] = STATE_TOPICS) -> None:
+        """Wait until what is in the log's topics now is folded.
 
         While the log cannot be asked, and `stale_reads` allows it, what is folded so far has to do,
         and the answer is marked (`stale_header`). Raises LogUnavailable otherwise.
@@ -100,12 +113,12 @@ class Services:
             if self.fold.stale_since_ms is not None:
                 return
             try:
-                await self.fold.caught_up()
+                await self.fold.caught_up(topics)
             except LogUnavailable:
                 if self.fold.stale_since_ms is None:
                     raise
             return
-        await self.fold.caught_up()
+        await self.fold.caught_up(topics)
 
     def stale_header(self, permission: Permission) -> tuple[bytes, bytes] | None:
         """The header that marks an answer which may be old: as of when it is not. None: it is new.

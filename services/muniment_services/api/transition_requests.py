@@ -90,7 +90,8 @@ async def list_open(call: Call) -> bytes:
     """GET transition-requests/list: those that nobody has decided yet."""
     params = call.params(VERSION)
     await call.services.caught_up()
-    model, version = require_version(call.world, params["name"], params["version"])
+    number = params["version"]
+    model, version = require_version(call.world_of_version(number), params["name"], number)
     found = [r for r in model.review.requests if r.version == version.version]
     void = await _void(call, model, found)
     shown = [_request(call, model, request, void[request.target]) for request in found]
@@ -204,7 +205,8 @@ async def activities(call: Call) -> bytes:
     """GET activities/list: all that was done to a version, and asked for it, the oldest first."""
     params = call.params(VERSION)
     await call.services.caught_up()
-    model, version = require_version(call.world, params["name"], params["version"])
+    number = params["version"]
+    model, version = require_version(call.world_of_version(number), params["name"], number)
     found = await call.services.read(lambda c: of_version(c, model.model_id, version.version))
     return wire.page("activities", map(_recorded, found), None)
 
@@ -221,7 +223,7 @@ async def activities_of(call: Call) -> bytes:
     may_read = past_readable(call, name)
     told = [activity for activity in found if may_read(activity.model_id)]
     if not told:
-        require_version(call.world, name, str(number))
+        require_version(call.world_of_version(str(number)), name, str(number))
     return wire.encode(
         {"activities": [{**_recorded(one), "model_id": one.model_id} for one in told]}
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,16 +67,53 @@ class Client:
         """Status and JSON object of a probe's answer, 503 included. Raises CliError."""
         return self._exchange("GET", path)
 
-    def _exchange(
-        self, method: str, path: str, body: Mapping[str, Any] | None = None
-    ) -> tuple[int, dict[str, Any]]:
-        data = None if body is None else json.dumps(body).encode()
+    def fetch(self, path: str) -> tuple[bytes, Mapping[str, str]]:
+        """An answer that is no JSON, and its headers by lower-case name. Raises CliError."""
+        with self._opened(self._request("GET", path)) as answer:
+            return answer.read(), {name.lower(): value for name, value in answer.headers.items()}
+
+    def events(self, path: str, last: str | None = None) -> Iterator[tuple[str, Any]]:
+        """Server-sent events as (id, JSON), until the stream ends. last: the id to go on behind.
+
+        Raises CliError when it is refused; a connection that breaks has ended.
+        """
+        request = self._request("GET", path)
+        if last is not None:
+            request.add_header("Last-Event-ID", last)
+        place = ""
+        with self._opened(request) as answer, suppress(OSError, http.client.HTTPException):
+            for line in answer:
+                name, _, value = line.decode().rstrip("\n").partition(": ")
+                if name == "id":
+                    place = value
+                elif name == "data":
+                    yield place, json.loads(value)
+
+    def _opened(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        try:
+            answer: http.client.HTTPResponse = self._opener.open(request, timeout=CALL_S)
+        except urllib.error.HTTPError as error:
+            message = _refusal(error.read()).get("message", f"HTTP status {error.code}")
+            raise CliError(f"{self._url} refuses: {message}") from None
+        except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+            reason = getattr(error, "reason", error)
+            raise CliError(f"{self._url} cannot be reached: {reason}") from None
+        return answer
+
+    def _request(self, method: str, path: str, data: bytes | None = None) -> urllib.request.Request:
         request = urllib.request.Request(self._url + path, data, method=method)
         if data is not None:
             request.add_header("Content-Type", "application/json")
         if self._token is not None:
             # Not one that a redirect carries to another host.
             request.add_unredirected_header("Authorization", f"Bearer {self._token}")
+        return request
+
+    def _exchange(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None
+    ) -> tuple[int, dict[str, Any]]:
+        data = None if body is None else json.dumps(body).encode()
+        request = self._request(method, path, data)
         try:
             with self._opener.open(request, timeout=CALL_S) as answer:
                 return answer.status, _object(answer.read())

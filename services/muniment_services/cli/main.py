@@ -10,7 +10,14 @@ import sys
 
 from cyclopts import App, CycloptsError
 
-from muniment_services.cli import access_help, backup_help, help, keeping_help, policy_help
+from muniment_services.cli import (
+    access_help,
+    audit_help,
+    backup_help,
+    help,
+    keeping_help,
+    policy_help,
+)
 from muniment_services.cli.terminal import BrokenOff, CliError
 from muniment_services.release import release
 
@@ -24,6 +31,7 @@ COMMANDS = (
     ("backup", backup_help.BACKUP),
     ("status", help.STATUS),
     ("quarantine", help.QUARANTINE),
+    ("audit", audit_help.AUDIT),
     ("access", access_help.ACCESS),
     ("policy", policy_help.POLICY),
     ("hold", keeping_help.HOLD),

@@ -58,6 +58,7 @@ def run(settings: Settings, demo: bool) -> None:
             startup,
             metrics,
             settings.workspaces,
+            bootstrap.recording(settings),
         ),
         loop="uvloop",
         http="httptools",
@@ -65,6 +66,7 @@ def run(settings: Settings, demo: bool) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # Whom to believe about clients is a setting of ours.
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=settings.shutdown_s,

@@ -109,6 +109,49 @@ class SignInOptions:
     ] = None
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True)
+class TrailOptions:
+    """What is recorded of calls. Rules are tables of the TOML file."""
+
+    audit_mode: Annotated[
+        str | None,
+        Parameter(
+            help="strict: what cannot be recorded is not answered; degraded: it is answered, and "
+            "counted as lost. [default: strict]"
+        ),
+    ] = None
+    trusted_proxies: Annotated[
+        list[str] | None,
+        Parameter(
+            negative="",
+            help="Proxy, or network of proxies, that is believed about where requests come from; "
+            "can be repeated. [default: none]",
+        ),
+    ] = None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True)
+class ProcessOptions:
+    """How the process ends, and what it says meanwhile."""
+
+    shutdown_s: Annotated[
+        int | None,
+        Parameter(help="Seconds that requests under way get to finish on SIGTERM. [default: 4]"),
+    ] = None
+    drain_s: Annotated[
+        int | None,
+        Parameter(
+            help="Seconds that /readyz says 503 on SIGTERM while requests are still served. "
+            "[default: 0]"
+        ),
+    ] = None
+    log_level: Annotated[
+        str | None, Parameter(help="debug, info, warning or error. [default: info]")
+    ] = None
+
+
 @app.default
 def serve(
     *,
@@ -146,20 +189,8 @@ def serve(
     log_options: LogOptions | None = None,
     storage: StorageOptions | None = None,
     sign_in: SignInOptions | None = None,
-    shutdown_s: Annotated[
-        int | None,
-        Parameter(help="Seconds that requests under way get to finish on SIGTERM. [default: 4]"),
-    ] = None,
-    drain_s: Annotated[
-        int | None,
-        Parameter(
-            help="Seconds that /readyz says 503 on SIGTERM while requests are still served. "
-            "[default: 0]"
-        ),
-    ] = None,
-    log_level: Annotated[
-        str | None, Parameter(help="debug, info, warning or error. [default: info]")
-    ] = None,
+    trail: TrailOptions | None = None,
+    process: ProcessOptions | None = None,
     config: Config = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM. What each option does: `muniment serve --help`."""
@@ -172,9 +203,8 @@ def serve(
         **(log_options or LogOptions()).flags(),
         **asdict(storage or StorageOptions()),
         **asdict(sign_in or SignInOptions()),
-        "shutdown_s": shutdown_s,
-        "drain_s": drain_s,
-        "log_level": log_level,
+        **asdict(trail or TrailOptions()),
+        **asdict(process or ProcessOptions()),
     }
     if demo:
         _refuse_demo_without_client()

@@ -12,6 +12,8 @@ from urllib.parse import unquote, urlparse, urlsplit, urlunparse
 from muniment_services.domain.commands import AggregateKey
 from muniment_services.domain.errors import Invalid
 
+KIND = "artifact"
+
 SCHEME = "mlflow-artifacts"
 PROXY_PATH = "/mlflow-artifacts/artifacts/"
 """What stands before the artifact's path in an `http` location that this API serves."""

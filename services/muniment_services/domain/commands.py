@@ -109,7 +109,8 @@ class Context:
     actor, as far as decisions look at it. issuer: whose groups they are; bare_groups: whether it is
     the only one, so that a group's name alone says which is meant. holds: whether a condition, in
     the language of run searches, is true of a run. Raises Invalid for one that cannot be read.
-    rights: all that the actor may approve a (model, target) by.
+    rights: all that the actor may approve a (model, target) by. client_address, user_agent: where
+    the request came from, as the envelope tells it.
     """
 
     now_ms: int
@@ -118,6 +119,8 @@ class Context:
     request_id: str
     workspace: str
     traceparent: str | None = None
+    client_address: str | None = None
+    user_agent: str | None = None
     derive_from: bytes | None = None
     groups: frozenset[str] = frozenset()
     issuer: str = ""
@@ -158,6 +161,8 @@ class Context:
             actor=self.actor,
             request_id=self.request_id,
             traceparent=self.traceparent,
+            client_address=self.client_address,
+            user_agent=self.user_agent,
             occurred_at_ms=occurred_at_ms,
             recorded_at_ms=self.now_ms,
         )

@@ -78,8 +78,18 @@ def check_stale(one: Replica) -> None:
     assert time.monotonic() - began < READ_WITHIN_S
 
 
+def check_refused(one: Replica) -> None:
+    """What cannot be recorded is not answered, and nothing of it is told."""
+    began = time.monotonic()
+    status, headers, answer = one.get("/api/2.0/mlflow/experiments/get?experiment_id=0")
+    assert (status, "experiment" in answer) == (503, False)
+    assert int(headers["Retry-After"]) >= 1
+    assert time.monotonic() - began < READ_WITHIN_S
+
+
 def test_two_of_three_brokers_are_down(home: Home, team: StartTeam) -> None:
-    with team(home, 2) as replicas:
+    with team(home, 2, environments=[{"MUNIMENT_AUDIT_MODE": "degraded"}, {}]) as replicas:
+        degraded, strict = replicas
         with writing([one.url for one in replicas]) as load:
             load.await_acknowledged(WARM_WRITES, RECOVERED_WITHIN_S)
             down = [node for node in home.cluster.brokers if node != home.leader("catalog")][:1]
@@ -88,8 +98,9 @@ def test_two_of_three_brokers_are_down(home: Home, team: StartTeam) -> None:
                 home.cluster.brokers[node].kill()
             time.sleep(PAST_DELIVERY_S)
             before = len(load.answered_s)
+            check_stale(degraded)
+            check_refused(strict)
             for one in replicas:
-                check_stale(one)
                 began = time.monotonic()
                 status, headers, _ = one.post("experiments/create", {"name": "refused"}, 30)
                 assert (status, time.monotonic() - began < REFUSED_WITHIN_S) == (503, True)

@@ -9,12 +9,15 @@ from typing import Any, cast
 import pytest
 
 from muniment_auth.permissions import Permission
-from muniment_auth.principal import NOBODY, local_principal
+from muniment_auth.principal import NOBODY, Principal, local_principal
+from muniment_schemas.envelope import Actor, Envelope
+from muniment_schemas.events import ApiCalled
 from muniment_services.api.callers import LocalCallers
 from muniment_services.api.gateway import App, Gateway
 from muniment_services.api.hosts import HostCheck
 from muniment_services.api.requests import Field
 from muniment_services.api.routes import Answer, Call, Route, RouteTable
+from muniment_services.api.services import Services
 
 FIELDS = (Field("name"),)
 
@@ -38,6 +41,33 @@ ROUTES = (
 )
 
 
+class Forgiving:
+    """Services of a gateway alone: everybody is known, and every call is recorded."""
+
+    def __init__(self) -> None:
+        self.identities = self.trail = self
+
+    def stale_header(self, _: Permission) -> None:
+        return None
+
+    async def register_once(self, _: Principal) -> None:
+        return None
+
+    def envelope(self, *_: Any) -> Envelope:
+        return Envelope(
+            event_id="e",
+            type="ApiCalled",
+            aggregate_kind="caller",
+            aggregate_id="p",
+            actor=Actor(principal_id="p", auth_method="local"),
+            request_id="r",
+            recorded_at_ms=1,
+        )
+
+    async def record(self, _: Principal, call: ApiCalled) -> None:
+        assert call.status
+
+
 async def no_fallback(scope: Any, _: Any, __: Any) -> None:
     raise AssertionError(f"{scope['path']} went past the gateway")
 
@@ -53,6 +83,7 @@ def send(
     """Status and body of the answer, JSON decoded."""
     callers = LocalCallers(local_principal("tester"))
     gateway = Gateway(table or RouteTable(ROUTES), HostCheck(()), callers, cast(App, no_fallback))
+    gateway.services = cast(Services, Forgiving())
     sent: list[Any] = []
     sized = {b"content-length": str(len(body)).encode()} if body else {}
     scope = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ def behind(services: Services) -> tuple[Services, list[str]]:
         return found if looks else None
 
     class Behind(Services):
-        async def caught_up(self) -> None:
+        async def caught_up(self, topics: Collection[str] = ()) -> None:
             looks.append("look")
 
     fields = {f.name: getattr(services, f.name) for f in dataclasses.fields(services)}

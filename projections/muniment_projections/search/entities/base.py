@@ -17,7 +17,7 @@ from muniment_projections.search.grammar import parse_order
 from muniment_projections.search.keyset import DOUBLE_MAX, SortKey
 from muniment_projections.search.predicate import TRUE, Predicate
 from muniment_projections.search.refusals import LIST_ILL_FORMED
-from muniment_projections.search.tree import Clause, Comparison, Constant, Field, Order, Value
+from muniment_projections.search.tree import Clause, Comparison, Constant, Field, Order, Span, Value
 
 Names = frozenset[str]
 
@@ -356,6 +356,7 @@ def compare(left: Predicate, operator: str, value: Value) -> Predicate:
         assert operator in ("IN", "NOT IN")
         marks = ", ".join("?" * len(value))
         return Predicate(f"{left.sql} {operator} ({marks})", (*left.parameters, *value))
+    assert not isinstance(value, Span), "only the trail has spans"
     if operator == "RLIKE":
         return Predicate(f"regexp_matches({left.sql}, ?)", (*left.parameters, value))
     return Predicate(f"{left.sql} {_SQL_OPERATORS[operator]} ?", (*left.parameters, value))

@@ -1,0 +1,69 @@
+"""What `muniment audit --help` and its commands teach. Texts only, so that help comes at once."""
+
+from __future__ import annotations
+
+AUDIT = """Ask the trail who did what, who read what, and what was refused.
+
+Every call is in it once: a write as the event that it led to, everything else
+(reads, searches, downloads, refusals, failed sign-ins, and these questions
+too) as a call. Asking needs audit:read, as the role auditor has it.
+
+  muniment audit query 'actor:ana action:model.* time:2026-01-01..2026-02-01'
+  muniment audit query 'outcome:denied resource:models/fraud*'
+  muniment audit facets 'time:2026-01-01..*'
+  muniment audit tail 'outcome:denied'
+
+The language: field:value, where * stands for any characters, comparisons, and
+"free text". What stands side by side must all hold; OR, NOT, a - in front, and
+parentheses say the rest.
+
+  actor       principal id, or a name: actor:ana
+  action      kind.verb: model.transition, run.log, model.read, access.grant
+  outcome     success, void (lost a race), allowed, denied, failed
+  resource    models/NAME, models/NAME/3, runs/ID, experiments/NAME,
+              artifacts/PATH, or just a name or id
+  time        2026-01-31, 2026-01-31T12:00, or a..b; * leaves an end open
+  status, version, duration_us, bytes_in, bytes_out, offset, partition
+              numbers: status:403, status:400..499, status >= 400
+  client, agent, auth, token, oauth_client, workspace, request, trace, route,
+  method, permission, code, reason, comment, type, topic, kind, id, name, event
+              texts
+
+The server wants a token when an issuer is configured: --token, MUNIMENT_TOKEN
+or MLFLOW_TRACKING_TOKEN.
+"""
+
+QUERY = """List what matches a query, the newest first.
+
+A table on a terminal, a JSON object a line elsewhere; --format csv, parquet or
+ocsf (Open Cybersecurity Schema Framework, API Activity) for other tools.
+
+  muniment audit query 'actor:ana -action:run.*'
+  muniment audit query 'action:model.transition comment:*incident*' --limit 20
+  muniment audit query 'status >= 400 AND NOT code = "RESOURCE_DOES_NOT_EXIST"'
+  muniment audit query 'resource:models/fraud/3 action:*.read' --order asc
+  muniment audit query 'time:2026-01-01..2026-03-31' --limit 1000000
+      --format parquet --out trail
+"""
+
+FACETS = """Count what matches a query by action, actor, outcome and kind of resource.
+
+  muniment audit facets
+  muniment audit facets 'outcome:denied time:2026-01-01..*'
+"""
+
+TAIL = """Follow what matches a query from now on; end it with Ctrl-C.
+
+A connection that breaks is made anew, and nothing is missed or told twice.
+
+  muniment audit tail
+  muniment audit tail 'action:model.* OR outcome:denied'
+"""
+
+HASH = """Tell what stands in the trail in the place of a sensitive value.
+
+The trail keeps passwords, tokens and the like as keyed hashes only. Whoever
+knows a value finds it by its hash; the value is read from standard input.
+
+  read -s VALUE; printf %s "$VALUE" | muniment audit hash
+"""
