@@ -274,8 +274,10 @@ def test_a_tail_sees_every_event_once_from_any_place(trail: list[Row], size: int
 @given(st.text(max_size=40))
 @settings(deadline=None, max_examples=200)
 def test_any_text_is_read_or_refused_in_words(text: str) -> None:
+    found = TRUE
     with suppress(SearchError):
-        compile_query(text, named)
+        found = compile_query(text, named)
+    assert found.sql.count("?") == len(found.parameters), "a value has become text"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,13 @@ import pytest
 
 from muniment_auth.issuers import is_loopback
 from muniment_services.cli.options import LogOptions
-from muniment_services.cli.serve import SignInOptions, StorageOptions, serve
+from muniment_services.cli.serve import (
+    ProcessOptions,
+    SignInOptions,
+    StorageOptions,
+    TrailOptions,
+    serve,
+)
 from muniment_services.config import (
     SECRETS,
     TABLES,
@@ -111,7 +117,7 @@ def test_every_setting_is_documented_and_can_be_given_to_serve() -> None:
         *inspect.signature(serve).parameters,
         *(
             field.name
-            for kind in (LogOptions, SignInOptions, StorageOptions)
+            for kind in (LogOptions, ProcessOptions, SignInOptions, StorageOptions, TrailOptions)
             for field in fields(kind)
         ),
     }

@@ -390,13 +390,17 @@ def _resource_is(text: str) -> Predicate:
         exact = Predicate("t.resource_version = ?", (int(number),))
         own.append(all_of([_own(name), exact]))
     same_kind = [] if kind is None else [Predicate("t.resource_kind = ?", (kind,))]
-    touched = _like(f"{kind or ANY}/{wanted}")
-    among = Predicate(
+    return any_of([all_of([*same_kind, any_of(own)]), _touched(f"{kind or ANY}/{wanted}")])
+
+
+def _touched(pattern: str) -> Predicate:
+    if ANY not in pattern:
+        return Predicate("list_contains(t.touched, ?)", (pattern,))
+    return Predicate(
         "(t.touched IS NOT NULL AND"
         " len(list_filter(t.touched, lambda x: x LIKE ? ESCAPE '\\')) > 0)",
-        (touched,),
+        (_like(pattern),),
     )
-    return any_of([all_of([*same_kind, any_of(own)]), among])
 
 
 def _own(wanted: str) -> Predicate:

@@ -121,6 +121,14 @@ class TrailOptions:
             "counted as lost. [default: strict]"
         ),
     ] = None
+    audit_sensitive: Annotated[
+        list[str] | None,
+        Parameter(
+            negative="",
+            help="Pattern of keys whose values are recorded as keyed hashes only; can be repeated. "
+            "[default: those of passwords, secrets, tokens and keys]",
+        ),
+    ] = None
     trusted_proxies: Annotated[
         list[str] | None,
         Parameter(
