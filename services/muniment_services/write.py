@@ -279,6 +279,7 @@ def _permitted(
         raise UNKNOWN
     return event
 
+
 def _touch(authority: Authority, command: Command) -> None:
     for kind, aggregate_id in command.needs():
         authority.touch(kind, aggregate_id)

@@ -65,7 +65,8 @@ OF_CHANGES = ("before", "after", "comment")
 """Columns of events that change something."""
 
 OF_CALLS = (
-    "error_code", "method", "route", "permission", "status", "duration_us", "bytes_in", "bytes_out", "touched", "request",
+    "error_code", "method", "route", "permission", "status", "duration_us", "bytes_in", "bytes_out",
+    "touched", "request",
 )  # fmt: skip
 """Columns of calls."""
 

@@ -201,9 +201,8 @@ class Gateway:
             self._enter_workspace(authority, headers)
             self._admit(authority)
         bare_groups = principal.issuer in self._sole_issuer
-        caller = _request(
-            scope, headers, request_id, principal, authority, bare_groups, self._recording.origin(attempt)
-        )
+        origin = self._recording.origin(attempt)
+        caller = _request(scope, headers, request_id, principal, authority, bare_groups, origin)
         call = Call(
             started=self.services,
             startup=self.startup,

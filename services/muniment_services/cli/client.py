@@ -48,21 +48,6 @@ class Client:
             raise CliError(f"{self._url} refuses: {found.get('message', f'HTTP status {status}')}")
         return found
 
-    def fetch(self, path: str) -> bytes:
-        """What is served at a path. Raises CliError when the server refuses or is not there."""
-        request = urllib.request.Request(self._url + path)
-        if self._token is not None:
-            request.add_unredirected_header("Authorization", f"Bearer {self._token}")
-        try:
-            with self._opener.open(request, timeout=CALL_S) as answer:
-                return bytes(answer.read())
-        except urllib.error.HTTPError as error:
-            told = _refusal(error.read()).get("message", f"HTTP status {error.code}")
-            raise CliError(f"{self._url}{path}: {told}") from None
-        except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-            reason = getattr(error, "reason", error)
-            raise CliError(f"{self._url} cannot be reached: {reason}") from None
-
     def probe(self, path: str) -> tuple[int, dict[str, Any]]:
         """Status and JSON object of a probe's answer, 503 included. Raises CliError."""
         return self._exchange("GET", path)
