@@ -122,8 +122,14 @@ async def upload(call: Call, path: str, chunks: AsyncIterator[bytes]) -> None:
         )
         await services.writer.submit(caller, command, lambda _: b"")
 
+    async def allowed() -> AsyncIterator[bytes]:
+        async for chunk in chunks:
+            yield chunk
+        # What was allowed at the first byte may not be at the last, which may come hours later.
+        await authorise_change(call, path)
+
     with refusals():
-        await services.artifacts.upload(path, chunks, record)
+        await services.artifacts.upload(path, allowed(), record)
 
 
 async def get(call: Call) -> Answer:
@@ -145,7 +151,7 @@ async def delete(call: Call) -> bytes:
     caller = replace(call.caller, idempotency_key=None, request=b"")
     services = call.services
 
-    async def record(losing: Mapping[str, int]) -> None:
+    async def record(losing: Mapping[str, int]) -> AsyncIterator[str]:
         # All or none: what one owner loses is recorded apart from what another does.
         await services.fold.ensure_loaded([key for owner in losing for key in owners(owner)])
         require_unsealed(call.authority.view(services.fold.state), losing, path)
@@ -154,6 +160,7 @@ async def delete(call: Call) -> bytes:
         for owner, files in losing.items():
             command = RecordDeletion(owner=owner, path=path, files=files)
             await services.writer.submit(caller, command, lambda _: b"")
+            yield owner
 
     with refusals():
         await services.artifacts.delete(path, record)
