@@ -114,6 +114,22 @@ def test_without_a_policy_one_approval_moves_the_version(desk: Desk) -> None:
     assert listed["requests"] == []
 
 
+@pytest.mark.parametrize("metric", ["broken", "absent"])
+@pytest.mark.parametrize("condition", ["NOT metrics.{} >= 0.5", "NOT (metrics.{} >= 0.5)"])
+def test_what_is_not_known_of_a_metric_does_not_pass(
+    desk: Desk, metric: str, condition: str
+) -> None:
+    point = {"run_id": desk.run_id, "key": "broken", "value": "NaN", "timestamp": 1}
+    desk.ok("ana", "POST", "runs/log-metric", point)
+    desk.policy(condition=condition.format(metric))
+    desk.request()
+    refused = desk.approve("bob")
+    assert refused.status_code == 403
+    assert desk.stage() == "None"
+    desk.policy(condition=condition.format("loss"))
+    assert desk.approve("bob").status_code == 200
+
+
 def test_an_explanation_tells_what_policies_ask_for(desk: Desk) -> None:
     desk.policy(
         aliases=["champion"],
