@@ -114,6 +114,29 @@ def test_without_a_policy_one_approval_moves_the_version(desk: Desk) -> None:
     assert listed["requests"] == []
 
 
+def test_a_policy_that_names_a_model_is_told_to_who_may_read_the_model(server: Served) -> None:
+    desk, coming = Desk(server), "coming-soon"
+    desk.policy()
+    for name, pattern in (("soon", coming), ("many", "hidden-*")):
+        desk.ok("admin", "PUT", POLICIES + name, {"pattern": pattern, "stages": ["Production"]})
+    server.grant("own", "viewer", "model", desk.name)
+    server.grant("next", "viewer", "model", "coming-*")
+    server.grant("looker", "auditor", "server", "*")
+
+    def told(who: str) -> set[str]:
+        listed = desk.ok(who, "GET", POLICIES.rstrip("/"))["policies"]
+        for name in (desk.name, "soon", "many"):
+            known = any(policy["name"] == name for policy in listed)
+            assert desk.ask(who, "GET", POLICIES + name).status_code == (200 if known else 404)
+        return {policy["name"] for policy in listed} & {desk.name, "soon", "many"}
+
+    assert told("stranger") == {"many"}
+    assert told("own") == {"many", desk.name}
+    assert told("next") == {"many", "soon"}
+    for who in ("ana", "looker", "admin"):
+        assert told(who) == {"many", "soon", desk.name}
+
+
 @pytest.mark.parametrize("metric", ["broken", "absent"])
 @pytest.mark.parametrize("condition", ["NOT metrics.{} >= 0.5", "NOT (metrics.{} >= 0.5)"])
 def test_what_is_not_known_of_a_metric_does_not_pass(
