@@ -252,8 +252,10 @@ def _comment(
     state: CurrentState, command: promotion.UpdateComment | promotion.DeleteComment, _: str
 ) -> Iterator[Need]:
     found = promotion.comment_of(state, command.comment_id)
-    if found is not None:
-        yield Need(of_model(found[0]))
+    if found is None:
+        return
+    manages = isinstance(command, promotion.DeleteComment) and command.as_manager
+    yield Need(of_model(found[0]), P.MODEL_DELETE if manages else None)
 
 
 def _on_server(_: CurrentState, __: Command, ___: str) -> Iterator[Need]:

@@ -238,13 +238,14 @@ def _permitted(call: Call, access: Access, wanted: Grant) -> MakeGrant:
     grant = checked_grant(wanted, now_ms)
     roles, target = roles_of(state_of(world)), target_of(world, grant)
     decision = may_grant(access, grant, roles, now_ms, target=target)
+    bounded = not is_admin(access, now_ms)
     if decision.allowed:
-        return MakeGrant(grant=grant, by=decision.because)
+        return MakeGrant(grant=grant, by=decision.because, bounded=bounded)
     if target is not None:
         by_id = msgspec.structs.replace(grant, pattern=ID_PREFIX + target.id)
         as_maker = may_grant(access, by_id, roles, now_ms, target=target)
         if as_maker.allowed:
-            return MakeGrant(grant=by_id, by=as_maker.because)
+            return MakeGrant(grant=by_id, by=as_maker.because, bounded=bounded)
     raise _denied(decision.reason)
 
 

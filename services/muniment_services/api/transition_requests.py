@@ -276,8 +276,15 @@ async def update_comment(call: Call) -> bytes:
 
 
 async def delete_comment(call: Call) -> bytes:
-    """DELETE comments/delete."""
-    command = domain.DeleteComment(comment_id=call.deletion_params(_COMMENT_ID)["id"])
+    """DELETE comments/delete: one's own, or any on a model that one manages."""
+    comment_id = call.deletion_params(_COMMENT_ID)["id"]
+    await call.services.caught_up()
+    found = domain.comment_of(call.world, comment_id)
+    others = found is not None and found[1].author != call.caller.actor.principal_id
+    manages = (
+        found is not None and others and call.authority.allows(of_model(found[0]), P.MODEL_DELETE)
+    )
+    command = domain.DeleteComment(comment_id=comment_id, as_manager=manages)
     return await call.services.writer.submit(call.caller, command, wire.empty)
 
 

@@ -25,6 +25,7 @@ from muniment_services.domain.errors import Invalid, NotFound, StillNeeded, Supe
 from muniment_services.domain.limits import (
     GRANT_COMMENT_CHARS_MAX,
     GRANTS_MAX,
+    GRANTS_OF_MAKER_MAX,
     OWNERSHIPS_ENDED_MAX,
     ROLES_MAX,
     check_length,
@@ -106,11 +107,13 @@ class RemoveRole(AccessCommand, frozen=True, kw_only=True):
 class MakeGrant(AccessCommand, frozen=True, kw_only=True):
     """Give somebody a role. The grant's id is chosen when it is decided.
 
-    by: all that its maker may make it by; empty for the server itself.
+    by: all that its maker may make it by; empty for the server itself. bounded: its maker is no
+    admin, and may have GRANTS_OF_MAKER_MAX.
     """
 
     grant: Grant
     by: tuple[str, ...] = ()
+    bounded: bool = False
 
 
 class RevokeGrant(AccessCommand, frozen=True, kw_only=True):
@@ -199,11 +202,22 @@ def make_grant(world: World, command: MakeGrant, context: Context) -> e.GrantMad
             f"There are {GRANTS_MAX} grants already. Grant to groups and by patterns rather than "
             "one by one, and revoke those that have expired."
         )
+    if command.bounded:
+        _require_room(state, context.actor.principal_id)
     return e.GrantMade(
         envelope=_envelope(context, e.GrantMade, state),
         grant=msgspec.structs.replace(grant, grant_id=context.new_id(context.now_ms)),
         by=min(command.by, key=lambda right: _root(state, right) == OWNER, default=None),
     )
+
+
+def _require_room(state: AccessState, maker: str) -> None:
+    made = sum(record.granted_by == maker for record in state.grants.values())
+    if made >= GRANTS_OF_MAKER_MAX:
+        raise Invalid(
+            f"This principal has made {GRANTS_OF_MAKER_MAX} grants that stand, as many as one may "
+            "who is no admin. Grant to groups and by patterns, or revoke some."
+        )
 
 
 def equal_grant(world: World, grant: Grant, now_ms: int) -> GrantRecord | None:

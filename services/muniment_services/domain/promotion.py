@@ -62,7 +62,10 @@ from muniment_services.domain.review import Comment, Hand, Request, Target, hand
 
 COMMENT_CHARS_MAX = 10_000
 REQUESTS_OPEN_MAX = 100
-COMMENTS_MAX = 1000
+REQUESTS_OF_ONE_MAX = 20
+"""Of one requester, who shall not use up what all have."""
+COMMENTS_OF_ONE_MAX = 100
+"""On one version, by one author."""
 COMMENT_PLACE = "-"
 """Between the model's id and what tells its comments apart."""
 
@@ -118,9 +121,10 @@ class UpdateComment(Command, frozen=True, kw_only=True):
 
 
 class DeleteComment(Command, frozen=True, kw_only=True):
-    """Delete one's own comment."""
+    """Delete a comment: one's own, or as_manager of the model any."""
 
     comment_id: str
+    as_manager: bool = False
 
 
 def target_of(stage: str) -> Target:
@@ -144,6 +148,12 @@ def request(world: World, command: RequestTransition, context: Context) -> e.Tra
         )
     if len(model.review.requests) >= REQUESTS_OPEN_MAX:
         raise Invalid(f"A model has at most {REQUESTS_OPEN_MAX} open requests.")
+    me = context.actor.principal_id
+    if sum(open_.requester == me for open_ in model.review.requests) >= REQUESTS_OF_ONE_MAX:
+        raise Invalid(
+            f"One requester has at most {REQUESTS_OF_ONE_MAX} open requests for a model. Cancel "
+            "one first."
+        )
     _require_comment(in_force(world, model, target) or NO_RULE, comment)
     return e.TransitionRequested(
         envelope=envelope(context, e.TransitionRequested, model),
@@ -267,8 +277,10 @@ def add_comment(world: World, command: AddComment, context: Context) -> e.Versio
     if text is None:
         raise Invalid("A comment is not empty.")
     model, version = require_version(world, command.name, command.version)
-    if len(model.review.comments) >= COMMENTS_MAX:
-        raise Invalid(f"A model has at most {COMMENTS_MAX} comments.")
+    made = (context.actor.principal_id, version.version)
+    mine = sum((c.author, c.version) == made for c in model.review.comments.values())
+    if mine >= COMMENTS_OF_ONE_MAX:
+        raise Invalid(f"One author has at most {COMMENTS_OF_ONE_MAX} comments on a version.")
     return e.VersionCommentAdded(
         envelope=envelope(context, e.VersionCommentAdded, model),
         version=version.version,
@@ -299,8 +311,11 @@ def update_comment(
 def delete_comment(
     world: World, command: DeleteComment, context: Context
 ) -> e.VersionCommentDeleted:
-    """Raises NotFound, ReviewRequired for another's."""
-    model, found = _own_comment(world, command.comment_id, context)
+    """Raises NotFound, ReviewRequired for another's, unless as the model's manager."""
+    if command.as_manager:
+        model, found = _required_comment(world, command.comment_id)
+    else:
+        model, found = _own_comment(world, command.comment_id, context)
     return e.VersionCommentDeleted(
         envelope=envelope(context, e.VersionCommentDeleted, model),
         version=found.version,
@@ -317,12 +332,17 @@ def comment_of(world: World, comment_id: str) -> tuple[RegisteredModel, Comment]
     return model, model.review.comments[comment_id]
 
 
-def _own_comment(
-    world: World, comment_id: str, context: Context
-) -> tuple[RegisteredModel, Comment]:
+def _required_comment(world: World, comment_id: str) -> tuple[RegisteredModel, Comment]:
     found = comment_of(world, comment_id)
     if found is None:
         raise NotFound(f"There is no comment with id={comment_id}")
+    return found
+
+
+def _own_comment(
+    world: World, comment_id: str, context: Context
+) -> tuple[RegisteredModel, Comment]:
+    found = _required_comment(world, comment_id)
     if found[1].author != context.actor.principal_id:
         raise ReviewRequired("A comment is changed by whoever wrote it, and by nobody else.")
     return found

@@ -240,6 +240,17 @@ def test_grants_have_a_limit(world: TestWorld, monkeypatch: pytest.MonkeyPatch) 
         world.decide(MakeGrant(grant=grant(subject="c")))
 
 
+def test_who_is_no_admin_has_a_limit_of_their_own(
+    world: TestWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert limits.GRANTS_OF_MAKER_MAX < limits.GRANTS_MAX
+    monkeypatch.setattr("muniment_services.domain.access.GRANTS_OF_MAKER_MAX", 1)
+    make(world, subject="a")
+    with pytest.raises(Invalid, match="made 1 grants"):
+        world.decide(MakeGrant(grant=grant(subject="b"), bounded=True))
+    world.do(MakeGrant(grant=grant(subject="b")))
+
+
 def test_the_state_is_read_back_as_it_was(world: TestWorld) -> None:
     wanted = (ClaimPattern(name="sub", pattern="repo:*"),)
     make(world, subject_kind="claims", subject="", issuer=ISSUER, claims=wanted)
