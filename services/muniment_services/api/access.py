@@ -6,7 +6,6 @@ was taken away in between is checked again and not found.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -41,16 +40,14 @@ from muniment_services.domain.access import (
     equal_grant,
     state_of,
 )
-from muniment_services.domain.access_rules import checked_grant
+from muniment_services.domain.access_rules import check_holder, checked_grant
 from muniment_services.domain.errors import Invalid, NotFound, Superseded
-from muniment_services.domain.limits import shown
 from muniment_services.write import Outcome
 
 PAGE_MAX = 1000
 CHECKED_AGAIN_MAX = 10
 """Times that a right is checked again because access changed meanwhile."""
 
-_PRINCIPAL_ID = re.compile(r"[0-9a-f]{32}")
 
 OWNER_PREFIX = "owner:"
 """In the place of a grant's id: what the creator of a thing holds, as `owner:KIND:ID`."""
@@ -190,7 +187,7 @@ async def make(call: Call) -> bytes:
     default = ANYTHING if body.resource_kind == "server" else call.caller.workspace
     fields = {name: getattr(body, name) for name in body.__struct_fields__}
     wanted = Grant(grant_id="", **fields | {"workspace": body.workspace or default})
-    _check_holder(call, wanted)
+    check_holder(wanted, [issuer.url for issuer in call.callers.issuers()])
 
     def command(access: Access) -> MakeGrant:
         return _permitted(call, access, wanted)
@@ -210,26 +207,6 @@ async def make(call: Call) -> bytes:
         return wire.encode({"grant": _json(record, now_ms)})
 
     return await _submit(call, command, made)
-
-
-def _check_holder(call: Call, grant: Grant) -> None:
-    """Raise Invalid for a grant that nobody who signs in here could ever hold.
-
-    Without an issuer nobody signs in, and grants may be made ready for one that comes.
-    """
-    issuers = [issuer.url for issuer in call.callers.issuers()]
-    if not issuers:
-        return
-    if grant.issuer and grant.issuer not in issuers:
-        raise Invalid(
-            f"'issuer' {shown(grant.issuer)} is none of this server's, so nobody would hold this "
-            f"grant. Those are, exactly as written: {', '.join(issuers)}."
-        )
-    if grant.subject_kind == "principal" and _PRINCIPAL_ID.fullmatch(grant.subject) is None:
-        raise Invalid(
-            f"{shown(grant.subject)} is no principal's id: 32 hex digits, as whoami and events "
-            "show it."
-        )
 
 
 def _permitted(call: Call, access: Access, wanted: Grant) -> MakeGrant:
