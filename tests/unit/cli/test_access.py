@@ -81,7 +81,7 @@ def test_a_grant_is_told_as_an_event(call: Call, server: Server) -> None:
     made = call("access", "grant", "viewer", "--to", "everyone", "--on", "*", "--url", server.url)
     assert made.status == 0, made.err
     shown = call("events", "--type", "GrantMade", "--data-dir", server.data_dir)
-    assert shown.lines[-1].endswith("role=viewer to=everyone on=*:* workspace=default")
+    assert shown.lines[-1].endswith("role=viewer to=everyone on=*:* workspace=default by=local")
 
 
 def test_roles_are_shown_defined_and_removed(call: Call, server: Server) -> None:
