@@ -97,6 +97,8 @@ def test_a_body_that_says_two_things_is_refused(server: Served) -> None:
     nested = '{"name": "twice", "tags": [{"key": "a", "value": "1", "value": "2"}]}'
     assert status("admin", "POST", CREATE, nested) == 400
     assert status("admin", "POST", CREATE, '{"name": "twice", "name": "twice"}') == 200
+    update = '{"name": "m", "description": "a", "description": "b"}'
+    assert status("admin", "PATCH", f"{MLFLOW}registered-models/update", update) == 400
     policy = '{"pattern": "x", "approvals": 2, "stages": ["Production"], "approvals": 0}'
     assert status("admin", "PUT", "/api/v1/policies/promotion/twice", policy) == 400
 

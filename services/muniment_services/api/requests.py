@@ -77,24 +77,21 @@ class _Mismatch(Exception):
 def from_body(body: bytes, content_type: str | None, fields: Fields) -> dict[str, Any]:
     """Typed parameters of a JSON body; absent and null fields are absent.
 
-    Malformed JSON and an empty body count as `{}`. Raises ApiError, Invalid.
+    Malformed JSON and an empty body count as `{}`. Raises ApiError.
     """
     check_content_type(content_type)
-    _refuse_two_values(body)
     return from_json(body, fields)
 
 
 def from_json(body: bytes, fields: Fields) -> dict[str, Any]:
-    """`from_body` where MLflow does not look at the content type: of a name that is there twice,
-    the last one counts.
-    """
+    """`from_body` where MLflow does not look at the content type."""
     return parse(_json_object(body), fields)
 
 
 def struct_from_body(body: bytes, content_type: str | None, kind: type[T]) -> T:
     """A JSON body of muniment's own API as a struct. Raises ApiError, Invalid."""
     check_content_type(content_type)
-    _refuse_two_values(body)
+    refuse_two_values(body)
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -171,7 +168,7 @@ def _json_object(body: bytes) -> Mapping[str, Any]:
     return data
 
 
-def _refuse_two_values(body: bytes) -> None:
+def refuse_two_values(body: bytes) -> None:
     """Raise Invalid for two different values under one name: what checks a request before us may
     have read the other one (RFC 8259, section 4)."""
     try:
