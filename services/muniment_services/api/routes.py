@@ -15,13 +15,7 @@ from muniment_auth.permissions import Permission
 from muniment_auth.policy import Access
 from muniment_auth.principal import Principal
 from muniment_services.api.errors import ApiError
-from muniment_services.api.requests import (
-    Fields,
-    from_body,
-    from_json,
-    from_query,
-    refuse_two_values,
-)
+from muniment_services.api.requests import Fields, from_body, from_json, from_query
 from muniment_services.authority import Authority, View
 from muniment_services.metrics import Metrics
 from muniment_services.startup import Startup
@@ -128,7 +122,6 @@ class Call:
         """
         if self.method in ("GET", "HEAD") and (self.query or not self.body):
             return from_query(self.query, fields)
-        refuse_two_values(self.body)
         if self.method in ("POST", "PUT"):
             return from_body(self.body, self.content_type, fields)
         return from_json(self.body, fields)

@@ -24,7 +24,7 @@ from muniment_services.api import wire_registry as shapes
 from muniment_services.api.model_versions import TRANSITION, VERSION, transition_command
 from muniment_services.api.registered_models import NAME, search_models
 from muniment_services.api.registry_history import past_readable
-from muniment_services.api.requests import Field, Fields
+from muniment_services.api.requests import Field, Fields, refuse_two_values
 from muniment_services.api.routes import Call, Route, mlflow
 from muniment_services.approvers import attributes_of, gives
 from muniment_services.authority import of_model
@@ -69,6 +69,7 @@ _COMMENT_ID: Fields = (Field("id", required=True),)
 
 async def create(call: Call) -> bytes:
     """POST transition-requests/create."""
+    refuse_two_values(call.body)
     command = domain.RequestTransition(**call.params(_CREATE))
     return await call.services.writer.submit(call.caller, command, _requested(call, command))
 
@@ -116,6 +117,7 @@ async def _void(
 
 async def approve(call: Call) -> bytes:
     """POST transition-requests/approve: the last approval that it takes moves the version."""
+    refuse_two_values(call.body)
     params = call.params(_APPROVE)
     archive_others = params.pop("archive_existing_versions", False)
     services, (name, number) = call.services, (params["name"], params["version"])
@@ -134,6 +136,7 @@ async def approve(call: Call) -> bytes:
 
 async def reject(call: Call) -> bytes:
     """POST transition-requests/reject."""
+    refuse_two_values(call.body)
     return await _decide(call, domain.RejectRequest(**call.params(_CREATE)))
 
 
