@@ -210,8 +210,9 @@ def _create_version(
 
 def _is_kept_here(source: str) -> bool:
     try:
-        return registry_source.is_proxied(source)
-    except DomainError:
+        of_run = registry_source.named_of_run(source) is not None
+        return of_run or registry_source.is_proxied(source)
+    except (DomainError, ValueError):
         return False  # The decision says what is wrong with it.
 
 

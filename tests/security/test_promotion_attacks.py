@@ -413,3 +413,64 @@ def test_with_one_issuer_a_group_may_be_named_either_way(desk: Desk) -> None:
         assert desk.approve("bob", stage=stage).status_code == 403
         assert desk.approve("bob", stage=stage, groups=("risk",)).status_code == 200
         assert desk.stage() == stage
+
+
+# Logged models that a `runs:/` source leads to
+
+
+def logged_model(desk: Desk, name: str) -> str:
+    """The id of a logged model of the run, whose MLmodel is `x`."""
+    body = {"experiment_id": "0", "name": name, "source_run_id": desk.run_id}
+    made = desk.ok("ana", "POST", "logged-models", body)["model"]["info"]["model_id"]
+    assert put(desk, "ana", f"{FILES}artifacts/0/models/{made}/artifacts/MLmodel", b"x").is_success
+    return str(made)
+
+
+def register(desk: Desk, source: str, who: str = "ana", **more: Any) -> str:
+    body = {"name": desk.name, "source": source, **more}
+    return str(desk.ok(who, "POST", "model-versions/create", body)["model_version"]["version"])
+
+
+def promote(desk: Desk, number: str, approver: str = "bob") -> Any:
+    about = {"name": desk.name, "version": number, "stage": "Production"}
+    desk.ok("max", "POST", "transition-requests/create", about)
+    return desk.ask(approver, "POST", "transition-requests/approve", about)
+
+
+def place(desk: Desk, number: str) -> str:
+    query = f"model-versions/get-download-uri?name={desk.name}&version={number}"
+    return str(desk.ok("eve", "GET", query)["artifact_uri"])
+
+
+def test_a_runs_uri_is_the_logged_model_that_clients_load_by_it(desk: Desk) -> None:
+    older, model_id = logged_model(desk, "q"), logged_model(desk, "q")
+    number = register(desk, f"runs:/{desk.run_id}/q", run_id=desk.run_id)
+    assert place(desk, number) == f"mlflow-artifacts:/0/models/{model_id}/artifacts"
+    desk.policy(condition="metrics.loss < 0.5")
+    assert promote(desk, number).status_code == 200
+    file = f"{FILES}artifacts/0/models/{model_id}/artifacts/MLmodel"
+    assert "stay as they are" in message(put(desk, "ana", file))
+    logged_model(desk, "q")
+    assert place(desk, number) == f"mlflow-artifacts:/0/models/{model_id}/artifacts"
+    assert put(desk, "ana", file.replace(model_id, older)).status_code == 200, "not the version's"
+
+
+def test_a_logged_model_that_comes_later_is_not_what_was_approved(desk: Desk) -> None:
+    number = register(desk, f"runs:/{desk.run_id}/m", run_id=desk.run_id)
+    assert place(desk, number) == f"runs:/{desk.run_id}/m", "as MLflow's server answers"
+    desk.policy()
+    assert promote(desk, number).status_code == 200
+    logged_model(desk, "m")
+    assert place(desk, number) == f"mlflow-artifacts:/0/{desk.run_id}/artifacts/m"
+    assert "stay as they are" in message(put(desk, "ana", stored(desk)))
+    desk.server.grant("mia", "viewer", "model", desk.name)
+    assert desk.server.ask("mia", "GET", stored(desk)).content == b"x", "by the place it is told"
+
+
+def test_what_a_runs_uri_leads_to_takes_the_right_to_read_the_files(desk: Desk) -> None:
+    held = {"permissions": ["experiment:read", "run:read", "logged_model:read"]}
+    desk.ok("admin", "PUT", "/api/v1/access/roles/no-files", held)
+    desk.server.grant("noa", "no-files", "experiment", "*")
+    desk.server.grant("noa", "editor", "model", "*")
+    body = {"name": desk.name, "source": f"runs:/{desk.run_id}/m", "run_id": desk.run_id}
+    assert desk.ask("noa", "POST", "model-versions/create", body).status_code == 403

@@ -16,10 +16,10 @@ from muniment_services.api.routes import Answer, Call, Handler, Route
 from muniment_services.artifacts.base import ArtifactError, ArtifactIsFolder, Entry, Stored
 from muniment_services.authority import Denied, Need, of_model
 from muniment_services.domain import workspace as workspaces
-from muniment_services.domain.artifact import checked_path, file_path, is_below, owners
+from muniment_services.domain.artifact import checked_path, file_path, is_in_folder, owners
 from muniment_services.domain.artifact_changes import RecordDeletion, RecordUpload, refuse_held
 from muniment_services.domain.registered_model import KIND, RegisteredModel
-from muniment_services.domain.version_files import require_unsealed
+from muniment_services.domain.version_files import folder_of, require_unsealed
 from muniment_services.targets import of_path
 
 _LIST: Fields = (Field("path", checked=False),)
@@ -74,10 +74,13 @@ def _is_registered(call: Call, path: str) -> bool:
 
     def has_it(model: RegisteredModel) -> bool:
         # By the text first: there may be many versions, and next to none names the owner.
-        places = (version.storage_location for version in model.versions.values())
-        return any(
-            is_below(path, place) for place in places if any(owner in place for owner in ids)
+        named = (
+            version
+            for version in model.versions.values()
+            if any(owner in version.storage_location for owner in ids)
         )
+        folders = (folder_of(state, version) for version in named)
+        return any(folder and is_in_folder(path, folder) for folder in folders)
 
     return any(
         isinstance(model, RegisteredModel)

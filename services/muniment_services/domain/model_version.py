@@ -42,7 +42,10 @@ REGISTRATIONS_TAG = "mlflow.modelVersions"
 
 
 class CreateModelVersion(ModelCommand, frozen=True, kw_only=True):
-    """Register a version. run_id and logged_model_id: None when they were not sent."""
+    """Register a version. run_id and logged_model_id: None when they were not sent.
+
+    model_of_run: the logged model that clients load by a `runs:/` source, if there is one.
+    """
 
     source: str
     run_id: str | None = None
@@ -50,6 +53,7 @@ class CreateModelVersion(ModelCommand, frozen=True, kw_only=True):
     run_link: str = ""
     description: str = ""
     tags: tuple[tuple[str, str], ...] = ()
+    model_of_run: str | None = None
 
     @property
     def registers_logged_model(self) -> bool:
@@ -59,8 +63,8 @@ class CreateModelVersion(ModelCommand, frozen=True, kw_only=True):
     def needs(self) -> tuple[AggregateKey, ...]:
         """The run and the logged model that the source may belong to."""
         run = ((runs.KIND, self.run_id),) if self.run_id else ()
-        model = ((logged_models.KIND, self.logged_model_id),) if self.logged_model_id else ()
-        return run + model
+        models = (self.logged_model_id, self.model_of_run)
+        return run + tuple((logged_models.KIND, model_id) for model_id in models if model_id)
 
 
 class UpdateModelVersion(ModelCommand, frozen=True, kw_only=True):
@@ -131,7 +135,7 @@ def create(world: World, command: CreateModelVersion, context: Context) -> e.Mod
     check_model_name(command.name)
     for key, value in command.tags:
         check_version_tag(key, value)
-    location, origin = sources.locate(world, origin)
+    location, origin = sources.locate(world, origin, command.model_of_run)
     model = require(world, command.name)
     return e.ModelVersionCreated(
         envelope=envelope(context, e.ModelVersionCreated, model),

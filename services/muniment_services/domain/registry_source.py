@@ -90,14 +90,29 @@ def model_named_by(source: str) -> str | None:
     return _parse(source).name or None
 
 
-def locate(world: World, origin: Origin) -> tuple[str, Origin]:
-    """The place of a checked source's files, and the origin with the run that is known by now.
+def named_of_run(source: str) -> tuple[str, str, str] | None:
+    """The run of a `runs:/RUN/NAME/PATH` source, the name, and the path below; None for others.
 
+    Clients take NAME for a logged model of the run as well as for a folder of its files.
+    """
+    split = urlsplit(source)
+    if split.scheme != "runs":
+        return None
+    run_id, _, below = split.path.lstrip("/").partition("/")
+    name, _, path = below.partition("/")
+    return run_id, name, path.strip("/")
+
+
+def locate(world: World, origin: Origin, of_run: str | None) -> tuple[str, Origin]:
+    """The place of a checked source's files, and the origin with what is known by now.
+
+    of_run: the logged model that a `runs:/` source leads to. What it leads to later is another
+    matter: the place is where this one's files are.
     Raises NotFound or NotAllowedNow when the logged model does not exist.
     """
     if _split(origin.source).scheme != "models":
         if not origin.model_id:
-            return origin.source, origin
+            return _of_run(world, origin, of_run)
         found = logged_models.require_active(world, origin.model_id)
         return origin.source, _with_run(origin, found)
     uri = _parse(origin.source)
@@ -113,6 +128,15 @@ def locate(world: World, origin: Origin) -> tuple[str, Origin]:
             f"'{origin.source}'.Error: {error.message}"
         ) from None
     return found.artifact_uri, _with_run(origin, found)
+
+
+def _of_run(world: World, origin: Origin, model_id: str | None) -> tuple[str, Origin]:
+    named = named_of_run(origin.source)
+    found = None if model_id is None else world.get(logged_models.KIND, model_id)
+    if named is None or not isinstance(found, logged_models.LoggedModel):
+        return origin.source, origin
+    place = f"{found.artifact_uri.rstrip('/')}/{named[2]}".rstrip("/")
+    return place, replace(origin, model_id=found.model_id)
 
 
 def _with_run(origin: Origin, model: logged_models.LoggedModel) -> Origin:

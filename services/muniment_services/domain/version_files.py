@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator
 from urllib.parse import urlsplit
 
 from muniment_schemas.promotion_events import ALIAS, STAGE
-from muniment_services.domain.artifact import below, checked_path, owners, path_of
+from muniment_services.domain.artifact import checked_path, owners, path_of
 from muniment_services.domain.commands import World
 from muniment_services.domain.errors import Invalid, ReviewRequired
-from muniment_services.domain.promotion_policy import all_in_force
+from muniment_services.domain.promotion_policy import all_concerning, all_in_force
 from muniment_services.domain.registered_model import KIND as MODEL
 from muniment_services.domain.registered_model import ModelVersion, RegisteredModel, aliases_of
 from muniment_services.domain.review import Target
@@ -29,13 +29,33 @@ def folder_of(world: World, version: ModelVersion) -> str | None:
     The run that a `runs:/` location names must have been loaded.
     """
     try:
-        of_run = _of_run(version)
-        if of_run is None:
-            return path_of(version.storage_location)
-        run = world.known(RUN, of_run[0])
-        return below(path_of(run.artifact_uri), of_run[1]) if isinstance(run, Run) else None
+        return path_of(place_of(world, version))
     except Invalid:
         return None
+
+
+def place_of(world: World, version: ModelVersion) -> str:
+    """The URI of a version's files; of a `runs:/` location, of that run's folder.
+
+    Raises Invalid. The run must have been loaded; a location of one that there is not stays.
+    """
+    of_run = _of_run(version)
+    run = None if of_run is None else world.known(RUN, of_run[0])
+    if of_run is None or not isinstance(run, Run):
+        return version.storage_location
+    return f"{run.artifact_uri.rstrip('/')}/{of_run[1]}".rstrip("/")
+
+
+def place_told(world: World, model: RegisteredModel, version: ModelVersion) -> str:
+    """Where clients are to load a version from: by its location, as MLflow's server says it.
+
+    Clients load `runs:/RUN/NAME` also from any logged model of that name that the run has by then.
+    Of a model that a policy is about they are sent to the files that approvals rest on.
+    Raises Invalid.
+    """
+    if not all_concerning(world, model.name, model.workspace):
+        return version.storage_location
+    return place_of(world, version)
 
 
 def owners_of_files(version: ModelVersion) -> Iterator[str]:
