@@ -187,6 +187,8 @@ def test_whoever_made_a_model_does_not_choose_who_approves(desk: Desk) -> None:
     desk.request("max")
     for who in ("acc1", "acc2"):
         assert "whoever made the model" in message(desk.approve(who))
+    assert "the author of the version" in message(desk.approve("ana"))
+    desk.policy(exclude_author=False)
     assert "having made the model" in message(desk.approve("ana"))
     desk.ok("ana", "DELETE", f"{GRANTS}/{made['grant_id']}")
     assert "whoever made the model" in message(desk.approve("acc2")), "the chain is remembered"
@@ -474,3 +476,42 @@ def test_what_a_runs_uri_leads_to_takes_the_right_to_read_the_files(desk: Desk) 
     desk.server.grant("noa", "editor", "model", "*")
     body = {"name": desk.name, "source": f"runs:/{desk.run_id}/m", "run_id": desk.run_id}
     assert desk.ask("noa", "POST", "model-versions/create", body).status_code == 403
+
+
+# Authors that are not the one who registered the version
+
+
+def test_an_author_is_one_of_the_copy_too(desk: Desk) -> None:
+    for who in ("ana", "cop"):
+        desk.server.grant(who, "approver", "model", desk.name)
+    desk.server.grant("cop", "editor", "*", "*")
+    first = register(desk, "s3://b/x", "cop")
+    copied = register(desk, f"models:/{desk.name}/{register(desk, f'models:/{desk.name}/{first}')}")
+    of_run = register(desk, f"models:/{desk.name}/1", "max")
+    model_id = logged_model(desk, "q")
+    of_model = register(desk, f"models:/{model_id}", "max", model_id=model_id)
+    desk.policy()
+    desk.ok("admin", "DELETE", "model-versions/delete", {"name": desk.name, "version": first})
+    for number, who, words in (
+        (copied, "cop", "a version that it was copied from"),
+        (of_run, "ana", "a version that it was copied from"),
+        (of_model, "ana", "the author of its run"),
+    ):
+        assert words in message(promote(desk, number, who))
+    assert desk.stage(of_run) == "None"
+
+
+def test_whoever_made_its_logged_model_is_an_author(desk: Desk) -> None:
+    for role in ("editor", "approver"):
+        desk.server.grant("lou", role, "model", desk.name)
+    desk.server.grant("lou", "editor", "experiment", "*")
+    body = {"experiment_id": "0", "name": "l", "source_run_id": desk.run_id}
+    model_id = desk.ok("lou", "POST", "logged-models", body)["model"]["info"]["model_id"]
+    number = register(desk, f"models:/{model_id}", "max", model_id=model_id)
+    copied = register(desk, f"models:/{desk.name}/{number}", "max")
+    desk.policy()
+    assert "whoever made its logged model" in message(promote(desk, number, "lou"))
+    assert "whoever made its logged model" in message(promote(desk, copied, "lou"))
+    desk.policy(exclude_author=False)
+    about = {"name": desk.name, "version": copied, "stage": "Production"}
+    desk.ok("lou", "POST", "transition-requests/approve", about)

@@ -8,7 +8,7 @@ author of the version or of its run, nor whoever made the model has a say in who
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from muniment_schemas import events as e
@@ -16,9 +16,8 @@ from muniment_schemas.access_events import GRANT_PREFIX, OWNER
 from muniment_services.domain.access import GrantRecord, granted, state_of
 from muniment_services.domain.commands import Gives, World
 from muniment_services.domain.promotion_policy import Rule
-from muniment_services.domain.registered_model import ModelVersion, RegisteredModel
+from muniment_services.domain.registered_model import RegisteredModel
 from muniment_services.domain.review import Approval, Hand, Request
-from muniment_services.domain.run import Run
 
 RIGHTS_MAX = 100
 """Rights that an approval is remembered by."""
@@ -33,15 +32,14 @@ SAME_HAND = "another approval is by the same hand"
 class Case:
     """An open request, and all that its approvals are held against.
 
-    run: the version's source run. evidence_sha256: of what the version rests on now.
+    authors: of the version. evidence_sha256: of what it rests on now.
     """
 
     world: World
     model: RegisteredModel
-    version: ModelVersion
     request: Request
     rule: Rule
-    run: Run | None
+    authors: Sequence[tuple[str, Hand]]
     evidence_sha256: bytes
     now_ms: int
     gives: Gives
@@ -62,7 +60,7 @@ class Case:
 
     def why_not(self, approver: Hand, rights: Sequence[str]) -> str | None:
         """Why a principal may not approve by these rights; None: it may."""
-        reason = self.rule.why_not(approver, self.version.author, self.request.asked_by)
+        reason = self.rule.why_not(approver, self.authors, self.request.asked_by)
         if reason is not None:
             return reason
         held = [right for right in rights if self._is_in_force(right, approver)]
@@ -70,7 +68,7 @@ class Case:
             return NO_RIGHT
         if not self.rule.names:
             return None
-        concerned = tuple(self._concerned())
+        concerned = (("whoever asks for the promotion", self.request.asked_by), *self.authors)
         barred = [barrier(self.world, self.model, right, concerned) for right in held]
         return barred[0] if all(barred) else None
 
@@ -93,12 +91,6 @@ class Case:
         return record is not None and self.gives(
             self.world, record.grant, self.model, target, self.now_ms
         )
-
-    def _concerned(self) -> Iterator[tuple[str, Hand]]:
-        yield "whoever asks for the promotion", self.request.asked_by
-        yield "the author of the version", self.version.author
-        if self.run is not None and self.run.created_by:
-            yield "the author of its run", Hand(self.run.created_by)
 
 
 def barrier(

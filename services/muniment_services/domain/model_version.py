@@ -147,6 +147,10 @@ def create(world: World, command: CreateModelVersion, context: Context) -> e.Mod
         description=command.description or None,
         tags=tags,
         logged_model_id=origin.model_id or None,
+        copied_authors=tuple(
+            e.VersionAuthor(principal_id=hand.principal_id, delegation=hand.delegation)
+            for hand in origin.authors
+        ),
     )
 
 

@@ -33,6 +33,7 @@ from muniment_services.domain.errors import (
 from muniment_services.domain.limits import check_length, stated
 from muniment_services.domain.promotion_evidence import FileDigests, evidence_of, fingerprint
 from muniment_services.domain.promotion_guard import (
+    authors_of,
     decided_under,
     is_current,
     origins_of_move,
@@ -216,7 +217,8 @@ def approve(world: World, command: ApproveRequest, context: Context) -> e.Transi
     rights = context.rights(model, target)[:RIGHTS_MAX]
     groups = _checked_approver(case, standing, rights, context)
     _require_comment(rule, comment)
-    of_run = proven(world, version, case.run)
+    run = source_run(world, version)
+    of_run = proven(world, version, run)
     if lacking := rule.unmet(version, of_run, context.holds):
         raise ReviewRequired(refusal(model, target, rule, lacking))
     me = hand_of(context.actor)
@@ -239,7 +241,7 @@ def approve(world: World, command: ApproveRequest, context: Context) -> e.Transi
         from_stage=version.stage if target.kind == STAGE else None,
         previous_version=model.aliases.get(target.name) if target.kind == ALIAS else None,
         archived=archived,
-        evidence=evidence_of(files, rule, version, case.run, of_run is not None, context),
+        evidence=evidence_of(files, rule, version, run, of_run is not None, context),
         decided_under=decided_under(world, model, target, bool(archived)),
         rights=rights,
         access_version=state_of(world).version,
@@ -255,16 +257,15 @@ def case_of(
     now_ms: int,
     gives: Gives,
 ) -> Case:
-    """A request as it stands now. files: the version's; its run must have been loaded."""
+    """A request as it stands now. files: the version's, whose origins must have been loaded."""
     version = model.versions[request.version]
     run = source_run(world, version)
     return Case(
         world=world,
         model=model,
-        version=version,
         request=request,
         rule=in_force(world, model, request.target) or NO_RULE,
-        run=run,
+        authors=authors_of(world, version),
         evidence_sha256=fingerprint(files, version, run),
         now_ms=now_ms,
         gives=gives,

@@ -66,7 +66,7 @@ class SetPromotionPolicy(Command, frozen=True, kw_only=True):
     approvals: int = 1
     approver_groups: tuple[str, ...] = ()
     exclude_requester: bool = True
-    exclude_author: bool = False
+    exclude_author: bool = True
     required_tags: tuple[str, ...] = ()
     condition: str | None = None
     required_comment: bool = False
@@ -220,12 +220,19 @@ class Rule:
         """Whether an approval by a member of these groups counts."""
         return all(wanted & set(groups) for wanted in self.group_sets)
 
-    def why_not(self, approver: Hand, author: Hand, requester: Hand) -> str | None:
-        """Why a principal may not approve, itself or through another; None: it may."""
+    def why_not(
+        self, approver: Hand, authors: Sequence[tuple[str, Hand]], requester: Hand
+    ) -> str | None:
+        """Why a principal may not approve, itself or through another; None: it may.
+
+        authors: of the version, each with words for what it is.
+        """
         if self.exclude_requester and approver.same_hand(requester):
             return "whoever asks for a promotion may not approve it"
-        if self.exclude_author and approver.same_hand(author):
-            return "whoever registered the version may not approve its promotion"
+        if self.exclude_author:
+            for words, author in authors:
+                if approver.same_hand(author):
+                    return f"{words} may not approve its promotion"
         return None
 
 

@@ -47,7 +47,8 @@ class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
     """One version. Texts that were not given are empty; a description may also be None.
 
     logged_model_id: the logged model that was registered. created_by: the principal that registered
-    the version; created_through: those that acted for it. Times: milliseconds since 1970.
+    the version; created_through: those that acted for it. copied_from: who registered the versions
+    that it is a copy of. Times: milliseconds since 1970.
     """
 
     name: str
@@ -64,6 +65,7 @@ class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
     tags: dict[str, str]
     created_by: str
     created_through: tuple[str, ...] = ()
+    copied_from: tuple[Hand, ...] = ()
 
     @property
     def author(self) -> Hand:
@@ -257,6 +259,7 @@ def _version_created(state: RegisteredModel, event: e.ModelVersionCreated) -> di
         tags=event.tags,
         created_by=event.envelope.actor.principal_id,
         created_through=event.envelope.actor.delegation,
+        copied_from=tuple(Hand(one.principal_id, one.delegation) for one in event.copied_authors),
     )
     return {
         "versions": {**state.versions, event.version: created},

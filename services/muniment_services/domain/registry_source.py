@@ -26,6 +26,7 @@ from muniment_services.domain.registered_model import (
     require_version,
 )
 from muniment_services.domain.registry_names import is_prompt, stage_of
+from muniment_services.domain.review import Hand
 
 PROMPT_SOURCES = frozenset({"dummy-source", "prompt-template"})
 """What clients send as the source of a prompt's version, which has no files."""
@@ -35,16 +36,23 @@ HOST_SCHEMES = frozenset(
 )
 """Schemes whose URI names the host to connect to."""
 
+AUTHORS_MAX = 100
+"""Authors that a copy of versions remembers."""
+
 _PROXY_ROUTE = ("api", "2.0", "mlflow-artifacts", "artifacts")
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """A source with the run and the logged model that it belongs to, as far as they are known."""
+    """A source with the run and the logged model that it belongs to, as far as they are known.
+
+    authors: who registered the versions that it is a copy of, the last first.
+    """
 
     source: str
     run_id: str
     model_id: str
+    authors: tuple[Hand, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +189,12 @@ def _resolved(world: World, source: str, run_id: str | None, model_id: str | Non
             f"Invalid model version source: '{source}'. The run_id and model_id request parameters "
             "must match the referenced model version."
         )
-    return Origin(f"models:/{uri.name}/{version.version}", version.run_id, "")
+    authors = tuple(dict.fromkeys((version.author, *version.copied_from)))
+    if len(authors) > AUTHORS_MAX:
+        raise Invalid(
+            f"'{source}' is a copy of copies by {AUTHORS_MAX} people. Register its files anew."
+        )
+    return Origin(f"models:/{uri.name}/{version.version}", version.run_id, "", authors)
 
 
 def _number(world: World, uri: ModelUri) -> str:

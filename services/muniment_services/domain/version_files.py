@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from muniment_schemas.promotion_events import ALIAS, STAGE
 from muniment_services.domain.artifact import checked_path, owners, path_of
-from muniment_services.domain.commands import World
+from muniment_services.domain.commands import AggregateKey, World
 from muniment_services.domain.errors import Invalid, ReviewRequired
 from muniment_services.domain.promotion_policy import all_concerning, all_in_force
 from muniment_services.domain.registered_model import KIND as MODEL
@@ -58,14 +58,14 @@ def place_told(world: World, model: RegisteredModel, version: ModelVersion) -> s
     return place_of(world, version)
 
 
-def owners_of_files(version: ModelVersion) -> Iterator[str]:
-    """Ids of the runs and logged models in whose folders a version's files are."""
+def owners_of_files(version: ModelVersion) -> Iterator[AggregateKey]:
+    """The runs and logged models in whose folders a version's files are."""
     try:
         of_run = _of_run(version)
         if of_run is not None:
-            yield of_run[0]
+            yield RUN, of_run[0]
         else:
-            yield from (owner for _, owner in owners(path_of(version.storage_location)))
+            yield from owners(path_of(version.storage_location))
     except Invalid:
         return
 

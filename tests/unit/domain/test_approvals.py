@@ -105,7 +105,7 @@ def test_one_of_several_rights_is_enough(desk: Desk) -> None:
 
 def test_an_ownership_that_ended_is_no_right(desk: Desk) -> None:
     desk.world.rights["ana"] = (OWNER,)
-    desk.policy(approvals=2, exclude_requester=False)
+    desk.policy(approvals=2, exclude_requester=False, exclude_author=False)
     assert "having made the model gives no say" in desk.refused("ana")
     desk.policy(stages=("Staging",))
     model_id = desk.model.model_id
