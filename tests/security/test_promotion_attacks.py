@@ -515,3 +515,51 @@ def test_whoever_made_its_logged_model_is_an_author(desk: Desk) -> None:
     desk.policy(exclude_author=False)
     about = {"name": desk.name, "version": copied, "stage": "Production"}
     desk.ok("lou", "POST", "transition-requests/approve", about)
+
+
+# Tags that say what a version is
+
+
+def test_a_prompt_stays_what_was_approved(desk: Desk) -> None:
+    for who in ("bob", "cid"):
+        desk.server.grant(who, "approver", "prompt", "*")
+    name = f"p-{desk.name}"
+    mark = {"key": "mlflow.prompt.is_prompt", "value": "true"}
+    desk.ok("ana", "POST", "registered-models/create", {"name": name, "tags": [mark]})
+    text = {"key": "mlflow.prompt.text", "value": "good"}
+    body = {"name": name, "source": "dummy-source", "tags": [mark, text]}
+    desk.ok("ana", "POST", "model-versions/create", body)
+    desk.ok("admin", "PUT", POLICIES + name, {"pattern": name, "aliases": ["prod"], "approvals": 2})
+    about = {"name": name, "version": "1", "stage": "@prod"}
+    tag = {"name": name, "version": "1", **text}
+    desk.ok("ana", "POST", "transition-requests/create", about)
+    desk.ok("bob", "POST", "transition-requests/approve", about)
+    desk.ok("ana", "POST", "model-versions/set-tag", {**tag, "value": "evil"})
+    told = desk.ask("cid", "POST", "transition-requests/approve", about)
+    assert said(told).startswith("approval 1 of 2; ")
+    desk.ok("bob", "POST", "transition-requests/approve", about)
+    for key in ("mlflow.prompt.text", "_mlflow_prompt_type", "_mlflow_prompt_model_config"):
+        changed = {**tag, "key": key, "value": "x"}
+        refusal = message(desk.ask("ana", "POST", "model-versions/set-tag", changed))
+        assert "stays as it is" in refusal
+    assert "stays" in message(desk.ask("ana", "DELETE", "model-versions/delete-tag", tag))
+    for key in ("note", "mlflow.prompt.associatedRunIds"):
+        desk.ok("ana", "POST", "model-versions/set-tag", {**tag, "key": key})
+    desk.ok("admin", "DELETE", "registered-models/alias", {"name": name, "alias": "prod"})
+    desk.ok("ana", "POST", "model-versions/set-tag", {**tag, "value": "x"})
+
+
+def test_a_required_tag_is_evidence_and_stays(desk: Desk) -> None:
+    tag = {"name": desk.name, "version": "1", "key": "card", "value": "one"}
+    desk.ok("ana", "POST", "model-versions/set-tag", tag)
+    desk.policy(approvals=2, required_tags=["card"])
+    desk.request()
+    desk.approve("bob")
+    desk.ok("ana", "POST", "model-versions/set-tag", {**tag, "value": "two"})
+    assert "has changed since" in void(desk)[id_of(desk, "bob")]
+    assert said(desk.approve("cid")).startswith("approval 1 of 2; ")
+    desk.approve("bob")
+    assert desk.stage() == "Production"
+    changed = {**tag, "value": "three"}
+    assert "stays" in message(desk.ask("ana", "POST", "model-versions/set-tag", changed))
+    desk.ok("ana", "POST", "model-versions/set-tag", {**tag, "value": "two"})

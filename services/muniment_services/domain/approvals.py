@@ -23,7 +23,9 @@ RIGHTS_MAX = 100
 """Rights that an approval is remembered by."""
 
 NO_RIGHT = "nothing that its giver could approve by is in force any more"
-EVIDENCE_CHANGED = "what the version rests on (metrics, files, datasets, commit) has changed since"
+EVIDENCE_CHANGED = (
+    "what the version rests on (metrics, files, tags, datasets, commit) has changed since"
+)
 OTHER_GROUPS = "its giver is in none of the groups that are asked for"
 SAME_HAND = "another approval is by the same hand"
 

@@ -19,6 +19,7 @@ from muniment_services.domain.promotion_guard import (
     others,
     require_archivable,
     require_unguarded,
+    require_unpinned,
 )
 from muniment_services.domain.registered_model import (
     ModelCommand,
@@ -205,11 +206,13 @@ def delete(world: World, command: DeleteModelVersion, context: Context) -> e.Mod
 
 
 def set_tag(world: World, command: SetModelVersionTag, context: Context) -> e.ModelVersionTagSet:
-    """Raises Invalid for number or tag, NotFound."""
+    """Raises Invalid for number or tag, NotFound, ReviewRequired for what stays as it is."""
     check_model_name(command.name)
     version_number(command.version)
     check_version_tag(command.key, command.value)
     model, version = require_version(world, command.name, command.version)
+    if version.tags.get(command.key) != command.value:
+        require_unpinned(world, model, version, command.key)
     return e.ModelVersionTagSet(
         envelope=envelope(context, e.ModelVersionTagSet, model),
         version=version.version,
@@ -222,13 +225,17 @@ def set_tag(world: World, command: SetModelVersionTag, context: Context) -> e.Mo
 def delete_tag(
     world: World, command: DeleteModelVersionTag, context: Context
 ) -> e.ModelVersionTagDeleted | None:
-    """None when there is no such tag. Raises Invalid for number or key, NotFound."""
+    """None when there is no such tag.
+
+    Raises Invalid for number or key, NotFound, ReviewRequired for what stays as it is.
+    """
     check_model_name(command.name)
     version_number(command.version)
     check_key(command.key, "key")
     model, version = require_version(world, command.name, command.version)
     if command.key not in version.tags:
         return None
+    require_unpinned(world, model, version, command.key)
     return e.ModelVersionTagDeleted(
         envelope=envelope(context, e.ModelVersionTagDeleted, model),
         version=version.version,

@@ -260,13 +260,14 @@ def case_of(
     """A request as it stands now. files: the version's, whose origins must have been loaded."""
     version = model.versions[request.version]
     run = source_run(world, version)
+    rule = in_force(world, model, request.target) or NO_RULE
     return Case(
         world=world,
         model=model,
         request=request,
-        rule=in_force(world, model, request.target) or NO_RULE,
+        rule=rule,
         authors=authors_of(world, version),
-        evidence_sha256=fingerprint(files, version, run),
+        evidence_sha256=fingerprint(files, rule, version, run),
         now_ms=now_ms,
         gives=gives,
     )

@@ -19,11 +19,12 @@ from muniment_schemas.promotion_events import ALIAS, STAGE
 from muniment_services.domain.access import state_of
 from muniment_services.domain.commands import AggregateKey, Context, State, World
 from muniment_services.domain.errors import Invalid, ReviewRequired, Void
+from muniment_services.domain.limits import shown
 from muniment_services.domain.logged_model import KIND as LOGGED_MODEL
 from muniment_services.domain.logged_model import LoggedModel
 from muniment_services.domain.promotion_policy import Rule, all_in_force, escapes, in_force
 from muniment_services.domain.registered_model import KIND as MODEL
-from muniment_services.domain.registered_model import ModelVersion, RegisteredModel
+from muniment_services.domain.registered_model import ModelVersion, RegisteredModel, reached
 from muniment_services.domain.registry_names import ARCHIVED, version_number
 from muniment_services.domain.registry_source import is_within
 from muniment_services.domain.review import Hand, Target
@@ -161,6 +162,19 @@ def require_archivable(
     for other in archived:
         version = model.versions[other.version]
         require_unguarded(world, model, version, ARCHIVE, context, comment)
+
+
+def require_unpinned(world: World, model: RegisteredModel, version: ModelVersion, key: str) -> None:
+    """Raise ReviewRequired when a tag is part of what a version was promoted for, and stays."""
+    for target in reached(model, version):
+        rule = in_force(world, model, target)
+        if rule is not None and rule.pins(key):
+            raise ReviewRequired(
+                f"Version {version.version} of {model.name} is {target.shown} by the policy "
+                f"{', '.join(rule.names)}, among other things for its tag {shown(key)}, which "
+                "stays as it is while it is. Register another version, or take this one out of "
+                f"{target.shown} first."
+            )
 
 
 def refusal(model: RegisteredModel, target: Target, rule: Rule, lacking: list[str]) -> str:

@@ -20,7 +20,12 @@ from muniment_services.domain.commands import AggregateKey, Command, Context, St
 from muniment_services.domain.errors import Invalid, NotFound
 from muniment_services.domain.limits import check_length, shown, stated
 from muniment_services.domain.registered_model import ModelVersion, RegisteredModel
-from muniment_services.domain.registry_names import check_new_alias, stage_of
+from muniment_services.domain.registry_names import (
+    PROMPT_RUNS_TAG,
+    PROMPT_TAG_PREFIXES,
+    check_new_alias,
+    stage_of,
+)
 from muniment_services.domain.review import Hand, Target
 from muniment_services.domain.run import Run
 
@@ -210,6 +215,12 @@ class Rule:
             elif not holds(condition, run):
                 lacking.append(f"a source run of which `{condition}` is true")
         return lacking
+
+    def pins(self, key: str) -> bool:
+        """Whether a version's tag of this key is part of what it is promoted for."""
+        if key.startswith(PROMPT_TAG_PREFIXES):
+            return key != PROMPT_RUNS_TAG
+        return any(tag.partition("=")[0] == key for tag in self.required_tags)
 
     def asked_groups(self, groups: frozenset[str]) -> tuple[str, ...]:
         """Those of an approver's groups that count here, sorted."""

@@ -11,12 +11,12 @@ gaps; `evolve` refuses what cannot follow from it all the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
 from muniment_schemas import events as e
-from muniment_schemas.promotion_events import ALIAS
+from muniment_schemas.promotion_events import ALIAS, STAGE
 from muniment_services.domain import review
 from muniment_services.domain.commands import AggregateKey, Command, Context, State, World
 from muniment_services.domain.errors import Invalid, NotFound, Void
@@ -28,7 +28,7 @@ from muniment_services.domain.registry_names import (
     check_model_name,
     version_number,
 )
-from muniment_services.domain.review import NOTHING_ASKED, Hand, Review
+from muniment_services.domain.review import NOTHING_ASKED, Hand, Review, Target
 
 KIND = "registered_model"
 
@@ -139,6 +139,13 @@ def latest_versions(model: RegisteredModel) -> list[ModelVersion]:
 def aliases_of(model: RegisteredModel, version: int) -> list[str]:
     """The aliases that point at a version, sorted."""
     return sorted(alias for alias, target in model.aliases.items() if target == version)
+
+
+def reached(model: RegisteredModel, version: ModelVersion) -> Iterator[Target]:
+    """The stage and the aliases that a version has."""
+    yield Target(STAGE, version.stage)
+    for alias in aliases_of(model, version.version):
+        yield Target(ALIAS, alias)
 
 
 def envelope(context: Context, event: type[e.Event], model: RegisteredModel) -> e.Envelope:

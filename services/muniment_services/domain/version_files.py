@@ -11,14 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from urllib.parse import urlsplit
 
-from muniment_schemas.promotion_events import ALIAS, STAGE
 from muniment_services.domain.artifact import checked_path, owners, path_of
 from muniment_services.domain.commands import AggregateKey, World
 from muniment_services.domain.errors import Invalid, ReviewRequired
 from muniment_services.domain.promotion_policy import all_concerning, all_in_force
 from muniment_services.domain.registered_model import KIND as MODEL
-from muniment_services.domain.registered_model import ModelVersion, RegisteredModel, aliases_of
-from muniment_services.domain.review import Target
+from muniment_services.domain.registered_model import ModelVersion, RegisteredModel, reached
 from muniment_services.domain.run import KIND as RUN
 from muniment_services.domain.run import Run
 
@@ -81,7 +79,7 @@ def require_unsealed(world: World, owned_by: Iterable[str], path: str) -> None:
             folder = folder_of(world, version)
             if folder is None or not _overlap(folder, path):
                 continue
-            for target in _reached(model, version):
+            for target in reached(model, version):
                 if policies := all_in_force(world, model, target):
                     # Who may not know of the model is not told which it is.
                     shown = world.get(MODEL, model_id)
@@ -101,12 +99,6 @@ def _of_run(version: ModelVersion) -> tuple[str, str] | None:
         return None
     run_id, _, path = split.path.lstrip("/").partition("/")
     return run_id, checked_path(path)
-
-
-def _reached(model: RegisteredModel, version: ModelVersion) -> Iterator[Target]:
-    yield Target(STAGE, version.stage)
-    for alias in aliases_of(model, version.version):
-        yield Target(ALIAS, alias)
 
 
 def _overlap(folder: str, path: str) -> bool:
