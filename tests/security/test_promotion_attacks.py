@@ -563,3 +563,42 @@ def test_a_required_tag_is_evidence_and_stays(desk: Desk) -> None:
     changed = {**tag, "value": "three"}
     assert "stays" in message(desk.ask("ana", "POST", "model-versions/set-tag", changed))
     desk.ok("ana", "POST", "model-versions/set-tag", {**tag, "value": "two"})
+
+
+# Grants of those who have no say
+
+
+def test_whoever_made_a_model_has_no_say_as_its_manager_either(desk: Desk) -> None:
+    desk.server.grant("ana", "manager", "model", "*")
+    desk.ok("ana", "POST", GRANTS, grant_to(desk, "acc5", "approver"))
+    number = register(desk, "s3://b/x", "max")
+    desk.policy()
+    about = {"name": desk.name, "version": number, "stage": "Production"}
+    desk.ok("max", "POST", "transition-requests/create", about)
+    answer = desk.ask("acc5", "POST", "transition-requests/approve", about)
+    assert "whoever made the model" in message(answer)
+
+
+def test_an_administrator_who_made_the_model_may_say_who_approves(desk: Desk) -> None:
+    desk.name = f"own-{desk.name}"
+    desk.ok("admin", "POST", "registered-models/create", {"name": desk.name})
+    desk.ok("admin", "POST", GRANTS, grant_to(desk, "acc6", "approver"))
+    register(desk, "s3://b/x", "max")
+    desk.policy()
+    desk.request("max")
+    assert desk.approve("acc6").status_code == 200
+
+
+def test_a_grant_beside_one_that_does_not_count_is_a_grant(desk: Desk) -> None:
+    path = f"databricks/registered-models/get?name={desk.name}"
+    model_id = desk.ok("ana", "GET", path)["registered_model_databricks"]["id"]
+    wanted = {**grant_to(desk, "hon", "approver"), "pattern": f"id:{model_id}"}
+    by_ana = desk.ok("ana", "POST", GRANTS, wanted)["grant"]["grant_id"]
+    desk.policy()
+    desk.request("max")
+    assert "whoever made the model" in message(desk.approve("hon"))
+    by_admin = desk.ok("admin", "POST", GRANTS, wanted)["grant"]["grant_id"]
+    assert by_admin != by_ana
+    assert desk.approve("hon").status_code == 200
+    assert desk.ok("admin", "POST", GRANTS, wanted)["grant"]["grant_id"] == by_admin
+    assert desk.ok("ana", "POST", GRANTS, wanted)["grant"]["grant_id"] == by_ana

@@ -198,7 +198,7 @@ async def make(call: Call) -> bytes:
         if event is None:
             # There is an equal one. It is looked for as it was asked for, and by the thing's id.
             asked = _permitted(call, call.access, wanted)
-            found = equal_grant(world, asked.grant, now_ms)
+            found = equal_grant(world, asked, call.caller.actor, now_ms)
             assert found is not None
             return wire.encode({"grant": _json(found, now_ms)})
         assert isinstance(event, GrantMade)

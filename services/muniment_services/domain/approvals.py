@@ -116,10 +116,10 @@ def barrier(
 
 
 def _is_of_owner(record: GrantRecord, model: RegisteredModel) -> bool:
-    # Earlier releases did not take down what a grant was made by.
-    return record.root == OWNER or (
-        record.root is None and any(m.principal_id == model.created_by for m in record.makers)
-    )
+    # Whoever administers the server gives by that, also where it made the model.
+    makers = record.behind if record.by_admin else record.makers
+    owner = Hand(model.created_by)
+    return record.root == OWNER or any(maker.same_hand(owner) for maker in makers)
 
 
 def _by_whom(record: GrantRecord, words: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from harness.world import TestWorld
+from harness.world import ACTOR, TestWorld
 from muniment_auth.permissions import ROLES
 from muniment_schemas import events as e
 from muniment_schemas.access_events import BUILT_IN_ROLES, ClaimPattern, Grant
@@ -87,7 +87,7 @@ def test_the_same_grant_again_is_nothing_new(world: TestWorld) -> None:
     made = make(world, stages=("Staging", "Production"))
     again = grant(stages=("production", "staging"), comment="said differently")
     assert world.do(MakeGrant(grant=again)) is None
-    found = equal_grant(world.state, again, world.now_ms)
+    found = equal_grant(world.state, MakeGrant(grant=again), ACTOR, world.now_ms)
     assert found is not None
     assert found.grant.grant_id == made
     assert make(world, stages=("Staging",)) != made
