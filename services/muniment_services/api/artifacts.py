@@ -91,16 +91,18 @@ def _is_registered(call: Call, path: str) -> bool:
     )
 
 
-async def authorise_change(call: Call, path: str) -> None:
+async def authorise_change(call: Call, path: str, adds: bool = False) -> None:
     """The same for a route that changes files; raises ReviewRequired for what stays as it is.
 
     It is checked again when the change is decided; here, so that nobody sends a file for nothing.
+    adds: whether it may turn out that there is no such file yet.
     """
     await authorise(call, path)
     services = call.services
     await services.caught_up()
     await services.fold.ensure_loaded(owners(path))
-    require_unsealed(call.authority.view(services.fold.state), (o for _, o in owners(path)), path)
+    owned_by = (owner for _, owner in owners(path))
+    require_unsealed(call.authority.view(services.fold.state), owned_by, path, adds)
 
 
 async def upload(call: Call, path: str, chunks: AsyncIterator[bytes]) -> None:
@@ -109,7 +111,7 @@ async def upload(call: Call, path: str, chunks: AsyncIterator[bytes]) -> None:
     An Idempotency-Key makes no difference: a repeated upload stores the same file again, and each
     that changed the store is in the log.
     """
-    await authorise_change(call, path)
+    await authorise_change(call, path, adds=True)
     caller = replace(call.caller, idempotency_key=None, request=b"")
     services = call.services
 
@@ -121,6 +123,7 @@ async def upload(call: Call, path: str, chunks: AsyncIterator[bytes]) -> None:
             path=path,
             size_bytes=stored.size_bytes,
             sha256=stored.sha256,
+            replaces=replaced,
             previous_sha256=None if known is None else known.sha256,
         )
         await services.writer.submit(caller, command, lambda _: b"")

@@ -76,7 +76,8 @@ class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
 class RegisteredModel(State, frozen=True, kw_only=True):
     """A registered model. last_version: the highest number ever given, deleted ones included.
 
-    created_by: the principal that made it, and so is its manager.
+    created_by: the principal that made it, and so is its manager. reviewed: the versions that got
+    by an approval under a policy to where they still are.
     """
 
     model_id: str
@@ -91,6 +92,7 @@ class RegisteredModel(State, frozen=True, kw_only=True):
     created_by: str
     workspace: str
     review: Review = NOTHING_ASKED
+    reviewed: tuple[tuple[int, Target], ...] = ()
 
 
 def require(world: World, name: str) -> RegisteredModel:
@@ -164,8 +166,20 @@ def evolve(state: RegisteredModel | None, event: e.Event) -> RegisteredModel | N
     changes = _model_changes(state, event)
     if changes is None:
         changes = _version_changes(state, event)
-    reviewed = review.evolve(state.review, event)
-    return msgspec.structs.replace(state, version=state.version + 1, review=reviewed, **changes)
+    asked = review.evolve(state.review, event)
+    after = msgspec.structs.replace(state, version=state.version + 1, review=asked, **changes)
+    return msgspec.structs.replace(after, reviewed=_reviewed(after, event))
+
+
+def _reviewed(after: RegisteredModel, event: e.Event) -> tuple[tuple[int, Target], ...]:
+    found = dict.fromkeys(after.reviewed)
+    if isinstance(event, e.TransitionApproved) and event.completes and event.evidence.policies:
+        found[event.version, Target(event.target_kind, event.target)] = None
+    return tuple(
+        (number, target)
+        for number, target in found
+        if number in after.versions and target in reached(after, after.versions[number])
+    )
 
 
 def _created(state: RegisteredModel | None, event: e.RegisteredModelCreated) -> RegisteredModel:

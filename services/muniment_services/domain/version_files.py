@@ -1,9 +1,12 @@
 """Where the files of a registered version are, as far as this server keeps them, and when they stay
 as they are.
 
-A version that stands in a stage or has an alias that a promotion policy guards got there by what
-its files were. Nobody changes them while it does: neither replaces, nor adds, nor removes any. It
-is checked when a change is decided, by what the catalog says then.
+A version that got to a stage or an alias by an approval under a promotion policy got there by what
+its files were. Nobody changes them while it is there and a policy guards it: neither replaces, nor
+adds, nor removes any. It is checked when a change is decided, by what the catalog says then.
+
+What somebody moves without anybody's approval is not sealed: it may be files of others. To a
+version that is all artifacts of a run, files may still be added.
 """
 
 from __future__ import annotations
@@ -68,9 +71,13 @@ def owners_of_files(version: ModelVersion) -> Iterator[AggregateKey]:
         return
 
 
-def require_unsealed(world: World, owned_by: Iterable[str], path: str) -> None:
+def require_unsealed(world: World, owned_by: Iterable[str], path: str, adds: bool = False) -> None:
     """Raise ReviewRequired when the files at or below a path are, or hold, those of a version that
-    stays as it is. owned_by: ids of what they belong to, which must have been loaded."""
+    stays as it is.
+
+    owned_by: ids of what they belong to, which must have been loaded. adds: whether there is no
+    such file yet.
+    """
     for owner in owned_by:
         for model_id, number in world.versions_of_files(owner):
             model = world.known(MODEL, model_id)
@@ -79,16 +86,22 @@ def require_unsealed(world: World, owned_by: Iterable[str], path: str) -> None:
             folder = folder_of(world, version)
             if folder is None or not _overlap(folder, path):
                 continue
+            if adds and _is_whole_run(world, owner, folder):
+                continue
             for target in reached(model, version):
+                if (number, target) not in model.reviewed:
+                    continue
                 if policies := all_in_force(world, model, target):
                     # Who may not know of the model is not told which it is.
                     shown = world.get(MODEL, model_id)
-                    whose = "a model" if shown is None else f"version {number} of {model.name}"
+                    whose, ask = f"version {number} of {model.name}", ""
+                    if shown is None:
+                        whose, ask = "a model", " An administrator of this server knows which."
                     raise ReviewRequired(
                         f"These files are those of {whose}, which is {target.shown} by the policy "
                         f"{', '.join(policy.policy for policy in policies)}; they stay as they are "
                         "while it is. Log other files to another run or folder and register them "
-                        f"as a new version, or take this one out of {target.shown} first."
+                        f"as a new version, or take this one out of {target.shown} first.{ask}"
                     )
 
 
@@ -99,6 +112,11 @@ def _of_run(version: ModelVersion) -> tuple[str, str] | None:
         return None
     run_id, _, path = split.path.lstrip("/").partition("/")
     return run_id, checked_path(path)
+
+
+def _is_whole_run(world: World, owner: str, folder: str) -> bool:
+    run = world.known(RUN, owner)
+    return isinstance(run, Run) and path_of(run.artifact_uri) == folder
 
 
 def _overlap(folder: str, path: str) -> bool:
