@@ -175,6 +175,7 @@ def test_who_may_not_know_of_a_model_is_not_told_its_name(desk: Desk) -> None:
     told = message(put(desk, "log", stored(desk)))
     assert "@champion" in told
     assert f"of {desk.name}" not in told
+    assert "administrator" in told
 
 
 # Rights to approve: who gave them, and whether they are still there
@@ -569,7 +570,7 @@ def test_a_required_tag_is_evidence_and_stays(desk: Desk) -> None:
 
 
 def test_whoever_made_a_model_has_no_say_as_its_manager_either(desk: Desk) -> None:
-    desk.server.grant("ana", "manager", "model", "*")
+    desk.server.grant("ana", "manager", "model", desk.name)
     desk.ok("ana", "POST", GRANTS, grant_to(desk, "acc5", "approver"))
     number = register(desk, "s3://b/x", "max")
     desk.policy()
@@ -602,3 +603,84 @@ def test_a_grant_beside_one_that_does_not_count_is_a_grant(desk: Desk) -> None:
     assert desk.approve("hon").status_code == 200
     assert desk.ok("admin", "POST", GRANTS, wanted)["grant"]["grant_id"] == by_admin
     assert desk.ok("ana", "POST", GRANTS, wanted)["grant"]["grant_id"] == by_ana
+
+
+# Files of others, sealed by registering them
+
+
+def test_nobody_seals_the_files_of_others_alone(desk: Desk) -> None:
+    desk.server.grant("mal", "viewer", "experiment", "*")
+    desk.server.grant("mal", "editor", "model", "mal-*")
+    name = f"mal-{desk.name}"
+    desk.ok("mal", "POST", "registered-models/create", {"name": name})
+    body = {"name": name, "source": f"runs:/{desk.run_id}/m", "run_id": desk.run_id}
+    desk.ok("mal", "POST", "model-versions/create", body)
+    about = {"name": name, "version": "1"}
+    desk.ok("mal", "POST", "registered-models/alias", {**about, "alias": "champion"})
+    policy = {"pattern": name, "aliases": ["champion"]}
+    desk.ok("admin", "PUT", POLICIES + name, policy)
+    assert put(desk, "ana", stored(desk)).status_code == 200, "the alias is older than the policy"
+    open_to_all = {"pattern": name, "stages": ["Staging"], "approvals": 0}
+    desk.ok("admin", "PUT", POLICIES + name, open_to_all)
+    moved = {**about, "stage": "Staging", "archive_existing_versions": False}
+    desk.ok("mal", "POST", "model-versions/transition-stage", moved)
+    assert put(desk, "ana", stored(desk)).status_code == 200, "nobody approved it"
+
+
+def test_a_run_whose_artifacts_are_a_version_goes_on_logging(desk: Desk) -> None:
+    number = register(desk, f"runs:/{desk.run_id}", run_id=desk.run_id)
+    desk.policy()
+    assert promote(desk, number).status_code == 200
+    assert put(desk, "ana", stored(desk, "new")).status_code == 200
+    assert "stay as they are" in message(put(desk, "ana", stored(desk)))
+    assert "stay as they are" in message(desk.server.ask("ana", "DELETE", stored(desk)))
+    assert desk.server.ask("eve", "GET", stored(desk)).content == b"x"
+
+
+# What an approver looked at, and who may reject
+
+
+def test_an_approver_says_what_it_looked_at(desk: Desk) -> None:
+    desk.policy()
+    seen = desk.request().json()["request"]["evidence_sha256"]
+    query = f"transition-requests/list?name={desk.name}&version=1"
+    assert desk.ok("bob", "GET", query)["requests"][0]["evidence_sha256"] == seen
+    change_file(desk)
+    answer = desk.approve("bob", evidence_sha256=seen)
+    assert "look at it again" in message(answer, 409)
+    assert answer.json()["error_code"] == "RESOURCE_CONFLICT"
+    now = desk.ok("bob", "GET", query)["requests"][0]["evidence_sha256"]
+    assert now != seen
+    assert desk.approve("bob", evidence_sha256=now).status_code == 200
+    assert desk.stage() == "Production"
+
+
+def test_whose_approval_cannot_count_does_not_reject(desk: Desk) -> None:
+    desk.ok("ana", "POST", GRANTS, grant_to(desk, "acc7", "approver"))
+    desk.policy()
+    desk.request("max")
+    for who, words in (("ana", "having made the model"), ("acc7", "whoever made the model")):
+        answer = desk.ask(who, "POST", "transition-requests/reject", desk.about())
+        assert words in message(answer)
+    desk.ok("bob", "POST", "transition-requests/reject", desk.about())
+    desk.request("ana")
+    path = f"transition-requests/delete?name={desk.name}&version=1&stage=Production"
+    desk.ok("ana", "DELETE", path)
+
+
+def test_a_run_of_another_workspace_is_no_source_for_anybody(tmp_path: Any) -> None:
+    with served(tmp_path, workspaces=True) as running:
+        running.grant("ana", "editor", "*", "*")
+        desk = Desk(running)
+        running.ask("admin", "POST", "/api/3.0/mlflow/workspaces", {"name": "w2"})
+        headers = {
+            "authorization": f"Bearer {running.token('admin', 'admins')}",
+            "X-MLFLOW-WORKSPACE": "w2",
+        }
+
+        def post(path: str, body: dict[str, Any]) -> Any:
+            return running.ask(None, "POST", MLFLOW + path, body, headers=headers)
+
+        assert post("registered-models/create", {"name": "x"}).status_code == 200
+        body = {"name": "x", "source": f"runs:/{desk.run_id}/m", "run_id": desk.run_id}
+        assert "must identify" in message(post("model-versions/create", body), 400)

@@ -18,7 +18,7 @@ from muniment_services.api.requests import TAG_FIELDS, Field, Fields, pairs
 from muniment_services.api.routes import Call, mlflow
 from muniment_services.domain import model_version as domain
 from muniment_services.domain.commands import Command
-from muniment_services.domain.promotion_guard import origins_of_version
+from muniment_services.domain.promotion_guard import origins_of
 from muniment_services.domain.registered_model import (
     ModelVersion,
     RegisteredModel,
@@ -137,7 +137,7 @@ async def download_uri(call: Call) -> bytes:
     await call.services.caught_up()
     name, number = params.get("name", ""), params.get("version", "")
     model, version = require_version(call.world, name, number)
-    await call.services.fold.ensure_loaded(origins_of_version(call.world, name, number))
+    await call.services.fold.ensure_loaded(origins_of(version))
     return wire.encode({"artifact_uri": place_told(call.services.fold.state, model, version)})
 
 

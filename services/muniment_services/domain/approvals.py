@@ -63,8 +63,10 @@ class Case:
     def why_not(self, approver: Hand, rights: Sequence[str]) -> str | None:
         """Why a principal may not approve by these rights; None: it may."""
         reason = self.rule.why_not(approver, self.authors, self.request.asked_by)
-        if reason is not None:
-            return reason
+        return self.barred(approver, rights) if reason is None else reason
+
+    def barred(self, approver: Hand, rights: Sequence[str]) -> str | None:
+        """Why none of these rights gives a principal a say in the request; None: one does."""
         held = [right for right in rights if self._is_in_force(right, approver)]
         if not held:
             return NO_RIGHT

@@ -29,6 +29,7 @@ from muniment_services.domain.errors import (
     NotAllowedNow,
     NotFound,
     ReviewRequired,
+    SeenOtherwise,
 )
 from muniment_services.domain.limits import check_length, stated
 from muniment_services.domain.promotion_evidence import FileDigests, evidence_of, fingerprint
@@ -37,6 +38,7 @@ from muniment_services.domain.promotion_guard import (
     decided_under,
     is_current,
     origins_of_move,
+    origins_of_version,
     others,
     proven,
     refusal,
@@ -95,12 +97,21 @@ class CancelRequest(ReviewCommand, frozen=True, kw_only=True):
 class RejectRequest(ReviewCommand, frozen=True, kw_only=True):
     """Turn a request down."""
 
+    def further_needs(self, world: World) -> tuple[AggregateKey, ...]:
+        """What the version comes from: who made it has no say."""
+        return origins_of_version(world, self.name, self.version)
+
 
 class ApproveRequest(ReviewCommand, frozen=True, kw_only=True):
-    """Approve a request. files: digests of the version's files, as evidence; None: not gathered."""
+    """Approve a request.
+
+    files: digests of the version's files, as evidence; None: not gathered. evidence_sha256: of the
+    evidence that the caller looked at, in hex; None: it does not say.
+    """
 
     archive_others: bool = False
     files: FileDigests | None = None
+    evidence_sha256: str | None = None
 
     def further_needs(self, world: World) -> tuple[AggregateKey, ...]:
         """What the version comes from, and those that it may archive."""
@@ -182,9 +193,15 @@ def cancel(world: World, command: CancelRequest, context: Context) -> e.Transiti
 
 
 def reject(world: World, command: RejectRequest, context: Context) -> e.TransitionRequestRejected:
-    """Raises Invalid, NotFound."""
+    """Whose approval could not count may not reject either. Raises Invalid, NotFound,
+    ReviewRequired."""
     comment = _comment(command.comment)
     model, version, found = _open(world, command)
+    files = FileDigests(location=version.storage_location)
+    case = case_of(world, model, found, files, context.now_ms, context.gives)
+    rights = context.rights(model, found.target)[:RIGHTS_MAX]
+    if reason := case.barred(hand_of(context.actor), rights):
+        raise ReviewRequired(f"This caller has no say in this request: {reason}.")
     return e.TransitionRequestRejected(
         envelope=envelope(context, e.TransitionRequestRejected, model),
         version=version.version,
@@ -198,7 +215,8 @@ def reject(world: World, command: RejectRequest, context: Context) -> e.Transiti
 def approve(world: World, command: ApproveRequest, context: Context) -> e.TransitionApproved:
     """One event, which moves the version if it is the last approval that is needed.
 
-    Raises Invalid, NotFound, NotAllowedNow, ReviewRequired for what a policy asks for besides.
+    Raises Invalid, NotFound, NotAllowedNow, ReviewRequired for what a policy asks for besides,
+    SeenOtherwise.
     """
     comment = _comment(command.comment)
     model, version, found = _open(world, command)
@@ -213,6 +231,12 @@ def approve(world: World, command: ApproveRequest, context: Context) -> e.Transi
         raise Invalid("The version was replaced while it was approved. Look at it again.")
     files = command.files or FileDigests(location=version.storage_location)
     case = case_of(world, model, found, files, context.now_ms, context.gives)
+    if command.evidence_sha256 not in (None, case.evidence_sha256.hex()):
+        raise SeenOtherwise(
+            f"What version {version.version} of {model.name} rests on is another than "
+            "'evidence_sha256' says. Ask transition-requests/list for what it is now, and look at "
+            "it again."
+        )
     standing, void = case.weighed()
     rights = context.rights(model, target)[:RIGHTS_MAX]
     groups = _checked_approver(case, standing, rights, context)

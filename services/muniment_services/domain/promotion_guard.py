@@ -38,17 +38,20 @@ Moved = e.StageTransitioned | e.AliasSet | e.TransitionApproved
 
 
 def origins_of_version(world: World, name: str, version: str) -> tuple[AggregateKey, ...]:
-    """The run and the logged models that a version comes from, by what it says and its files."""
+    """What a version comes from; nothing if there is no such version."""
     model: Any = world.named(MODEL, name)
     try:
         of = None if model is None else model.versions.get(version_number(version))
     except Invalid:
         return ()
-    if of is None:
-        return ()
-    named = ((RUN, of.run_id), (LOGGED_MODEL, of.logged_model_id))
+    return () if of is None else origins_of(of)
+
+
+def origins_of(version: ModelVersion) -> tuple[AggregateKey, ...]:
+    """The run and the logged models that a version comes from, by what it says and its files."""
+    named = ((RUN, version.run_id), (LOGGED_MODEL, version.logged_model_id))
     found = [(kind, origin) for kind, origin in named if origin]
-    return tuple(dict.fromkeys([*found, *owners_of_files(of)]))
+    return tuple(dict.fromkeys([*found, *owners_of_files(version)]))
 
 
 def origins_of_move(
@@ -76,8 +79,7 @@ def authors_of(world: World, version: ModelVersion) -> tuple[tuple[str, Hand], .
     """
     found = [("the author of the version", version.author)]
     found += [("the author of a version that it was copied from", h) for h in version.copied_from]
-    run, made = (RUN, version.run_id), (LOGGED_MODEL, version.logged_model_id or "")
-    for kind, origin in dict.fromkeys([run, made, *owners_of_files(version)]):
+    for kind, origin in origins_of(version):
         known: Any = world.known(kind, origin)
         if isinstance(known, Run) and known.created_by:
             found.append(("the author of its run", Hand(known.created_by)))

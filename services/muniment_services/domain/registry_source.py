@@ -225,6 +225,7 @@ def _check_run_source(world: World, origin: Origin) -> None:
         of_run = split.path.lstrip("/").partition("/")[0]
         if split.netloc or not origin.run_id or of_run != origin.run_id:
             _refuse(source, "run_id")
+        _run_artifacts(world, origin)
     if split.scheme == "models" and (split.netloc or _parse(source).model_id is not None):
         _refuse(source, "model_id")
     if is_proxied(source) and not (
