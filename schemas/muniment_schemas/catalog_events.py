@@ -18,6 +18,13 @@ class ArchivedVersion(msgspec.Struct, frozen=True, kw_only=True):
     from_stage: str
 
 
+class VersionAuthor(msgspec.Struct, frozen=True, kw_only=True):
+    """Who registered a version, and through whom."""
+
+    principal_id: str
+    delegation: tuple[str, ...] = ()
+
+
 class DecidedUnder(msgspec.Struct, frozen=True, kw_only=True):
     """Which promotion policies a move was decided under: the events that laid them down."""
 
@@ -197,6 +204,7 @@ class ModelVersionCreated(Event, frozen=True, kw_only=True):
     description: str | None = None
     tags: dict[str, str]
     logged_model_id: str | None = None
+    copied_authors: tuple[VersionAuthor, ...] = ()
 
 
 class ModelVersionUpdated(Event, frozen=True, kw_only=True):

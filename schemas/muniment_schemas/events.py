@@ -40,6 +40,7 @@ from muniment_schemas.catalog_events import (
     SchemaRegistered,
     SignInNoted,
     StageTransitioned,
+    VersionAuthor,
 )
 from muniment_schemas.credential_events import CredentialIssued, CredentialRevoked, SessionRenewed
 from muniment_schemas.envelope import Envelope, Event
@@ -277,6 +278,7 @@ __all__ = [
     "TransitionRequestCancelled",
     "TransitionRequestRejected",
     "TransitionRequested",
+    "VersionAuthor",
     "VersionCommentAdded",
     "VersionCommentDeleted",
     "VersionCommentUpdated",

@@ -25,7 +25,7 @@ the file stays until it is revoked; one that was revoked but stands in the file 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -38,7 +38,7 @@ from muniment_schemas.access_events import ANYTHING, ClaimPattern, Grant
 from muniment_services.access_text import resource_of, subject_of, time_of
 from muniment_services.config import ConfigError
 from muniment_services.domain.access import AccessCommand, DefineRole, MakeGrant
-from muniment_services.domain.access_rules import check_role, checked_grant
+from muniment_services.domain.access_rules import check_holder, check_role, checked_grant
 from muniment_services.domain.errors import DomainError
 
 _FIRST_MS = 0
@@ -145,6 +145,16 @@ def _end(expires: object) -> int | None:
     if not isinstance(expires, (date, str)):
         raise ValueError(f"expires = {expires!r} is no time; say for example 2027-01-31")
     return time_of(expires)
+
+
+def check_holders(entries: Iterable[Entry], issuers: Sequence[str]) -> None:
+    """Raise ConfigError for a grant that nobody could hold here. issuers: as `check_holder`."""
+    for entry in entries:
+        if isinstance(entry.command, MakeGrant):
+            try:
+                check_holder(entry.command.grant, issuers)
+            except DomainError as error:
+                raise ConfigError(f"{entry.where}: {error.message}") from None
 
 
 async def apply(

@@ -220,6 +220,8 @@ async def _services(
     verifier: Authenticator | None,
 ) -> AsyncIterator[Services]:
     entries = () if settings.access_file is None else access_file.read(settings.access_file)
+    issuers = settings.all_issuers() if verifier is None else verifier.issuers
+    access_file.check_holders(entries, [issuer.url for issuer in issuers])
     log = open_log(settings)
     await log.start()
     events = codec(log)

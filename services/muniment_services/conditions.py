@@ -1,8 +1,10 @@
 """Conditions on a run, in the language of run searches, decided on the run's state.
 
-What a condition means is what a search for runs would mean by it: the same grammar, the same names,
-the same comparisons; a comparison with what is not there does not hold, and NOT of it does. A
-property test compares both on the same runs.
+The grammar, the names and the comparisons are those of a search for runs, and what all is known of
+a condition decides as a search finds. What is not known is a gate's to refuse, where a search (as
+MLflow's) takes it for false and NOT of it for true: here a comparison with what is not there, or
+with NaN, is neither true nor false, nor is NOT of it, and only what is true holds. (Logic of three
+values, Kleene's strong one, which is SQL's.) A property test compares both on the same runs.
 """
 
 from __future__ import annotations
@@ -40,8 +42,8 @@ def check(condition: str) -> None:
 
 
 def holds(condition: str, run: Run) -> bool:
-    """Whether a condition is true of a run. Raises Invalid for one that cannot be read."""
-    return _true(_parsed(condition), run)
+    """Whether a condition is known to be true of a run. Raises Invalid for what cannot be read."""
+    return _true(_parsed(condition), run) is True
 
 
 @lru_cache(PARSED_KEPT)
@@ -70,16 +72,20 @@ def _resolved(tree: Expression) -> Expression:
     return tree
 
 
-def _true(tree: Expression, run: Run) -> bool:
+def _true(tree: Expression, run: Run) -> bool | None:
+    """None: not known."""
     match tree:
         case Comparison():
             return _compares(tree, _actual(tree.field, run))
         case And(terms):
-            return all(_true(term, run) for term in terms)
+            found = {_true(term, run) for term in terms}
+            return False if False in found else None if None in found else True
         case Or(terms):
-            return any(_true(term, run) for term in terms)
+            found = {_true(term, run) for term in terms}
+            return True if True in found else None if None in found else False
         case Not(term):
-            return not _true(term, run)
+            negated = _true(term, run)
+            return None if negated is None else not negated
     raise AssertionError(f"{tree} is not resolved")
 
 
@@ -104,12 +110,12 @@ def _actual(field: Field, run: Run) -> Actual | None:
     return attributes[field.key]
 
 
-def _compares(comparison: Comparison, actual: Actual | None) -> bool:
+def _compares(comparison: Comparison, actual: Actual | None) -> bool | None:
     operator, value = comparison.operator, comparison.value
     if operator in ("IS NULL", "IS NOT NULL"):
         return (actual is None) == (operator == "IS NULL")
     if actual is None:
-        return False
+        return None
     if isinstance(value, tuple):
         return (actual in value) == (operator == "IN")
     if isinstance(actual, str):
@@ -121,9 +127,9 @@ def _compares(comparison: Comparison, actual: Actual | None) -> bool:
     return _ORDER[operator](float(actual) if isinstance(value, float) else actual, value)
 
 
-def _metric_compares(operator: str, actual: float, value: float) -> bool:
+def _metric_compares(operator: str, actual: float, value: float) -> bool | None:
     if math.isnan(actual):
-        return operator == "!="  # Nothing is known of it, so that no bound can be said to hold.
+        return None
     return _ORDER[operator](max(-DOUBLE_MAX, min(DOUBLE_MAX, actual)), value)
 
 

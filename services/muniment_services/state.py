@@ -257,11 +257,11 @@ class CurrentState:
         new = after.versions if isinstance(after, RegisteredModel) else {}
         for number in old.keys() - new.keys():
             assert isinstance(before, RegisteredModel)
-            for owner in owners_of_files(old[number]):
+            for _, owner in owners_of_files(old[number]):
                 self._files[owner].pop((before.model_id, number), None)
         for number in sorted(new.keys() - old.keys()):
             assert isinstance(after, RegisteredModel)
-            for owner in owners_of_files(new[number]):
+            for _, owner in owners_of_files(new[number]):
                 self._files.setdefault(owner, {})[(after.model_id, number)] = None
 
     def _refuse_repeat(self, record: Record, event: Event) -> None:

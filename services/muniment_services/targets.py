@@ -210,8 +210,9 @@ def _create_version(
 
 def _is_kept_here(source: str) -> bool:
     try:
-        return registry_source.is_proxied(source)
-    except DomainError:
+        of_run = registry_source.named_of_run(source) is not None
+        return of_run or registry_source.is_proxied(source)
+    except (DomainError, ValueError):
         return False  # The decision says what is wrong with it.
 
 
@@ -252,8 +253,10 @@ def _comment(
     state: CurrentState, command: promotion.UpdateComment | promotion.DeleteComment, _: str
 ) -> Iterator[Need]:
     found = promotion.comment_of(state, command.comment_id)
-    if found is not None:
-        yield Need(of_model(found[0]))
+    if found is None:
+        return
+    manages = isinstance(command, promotion.DeleteComment) and command.as_manager
+    yield Need(of_model(found[0]), P.MODEL_DELETE if manages else None)
 
 
 def _on_server(_: CurrentState, __: Command, ___: str) -> Iterator[Need]:

@@ -37,13 +37,15 @@ class FakeProvider:
     """All issuers at once, told apart by the host of their URLs.
 
     subject: who is in front of the browser. groups: of everyone. renews: whether it gives refresh
-    tokens, each of which is good once. logins: refresh tokens that are good, and whose.
+    tokens, each of which is good once. delegation: who acts for everyone. logins: refresh tokens
+    that are good, and whose.
     """
 
     issuers: Mapping[str, FakeIssuer]
     subject: str = "anna"
     groups: frozenset[str] = frozenset({"ml"})
     renews: bool = True
+    delegation: tuple[str, ...] = ()
     now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
     logins: dict[str, dict[str, str]] = field(default_factory=dict)
     iss_in_answers: bool = False
@@ -90,6 +92,7 @@ class FakeProvider:
             client_id="muniment",
             groups=self.groups,
             claims={"department": ("risk",)},
+            delegation=self.delegation,
             vouched_at_ms=self.now_ms(),
         )
 

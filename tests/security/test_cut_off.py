@@ -87,6 +87,20 @@ def test_a_request_that_says_two_things_is_refused(server: Served) -> None:
     assert raw(server, path, [*same, ("Accept", "a"), ("Accept", "b")]) == 200
 
 
+def test_a_body_that_says_two_things_is_refused(server: Served) -> None:
+    def status(who: str, method: str, path: str, body: str) -> int:
+        headers = {"content-type": "application/json"}
+        return server.ask(who, method, path, content=body.encode(), headers=headers).status_code
+
+    for what in ("create", "approve", "reject"):
+        body = '{"name": "m", "version": "1", "stage": "Staging", "stage": "Production"}'
+        assert status("admin", "POST", f"{MLFLOW}transition-requests/{what}", body) == 400
+    mlflows = '{"name": "twice-a", "name": "twice-b"}'  # The last one counts there.
+    assert status("admin", "POST", CREATE, mlflows) == 200
+    policy = '{"pattern": "x", "approvals": 2, "stages": ["Production"], "approvals": 0}'
+    assert status("admin", "PUT", "/api/v1/policies/promotion/twice", policy) == 400
+
+
 def raw(server: Served, path: str, headers: list[tuple[str, str]]) -> int:
     """Status of an answer to a request with exactly these headers."""
     asked = server._http.post(path, json={"max_results": 1}, headers=headers)

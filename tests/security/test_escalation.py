@@ -339,3 +339,26 @@ def test_a_token_does_not_outgrow_who_made_it(server: Served) -> None:
     token_id = made.json()["token"]["id"]
     assert server.ask("eve", "DELETE", f"/api/v1/tokens/{token_id}").status_code == 200
     assert by_token("GET", "/api/v1/whoami").status_code == 401
+
+
+def test_whoever_acts_for_another_cannot_get_rid_of_that_by_a_token(server: Served) -> None:
+    server.grant("bob", "admin", "*", "*")
+    acting = {"authorization": f"Bearer {server.provider.token(sub='bob', act={'sub': 'eve'})}"}
+    assert server.ask(None, "GET", "/api/v1/whoami", headers=acting).status_code == 200
+    for path in ("/api/v1/tokens", "/api/v1/service-tokens"):
+        refused = server.ask(None, "POST", path, {"name": "laundered"}, headers=acting)
+        assert refused.status_code == 403
+        assert "acts for another" in refused.json()["message"]
+        assert server.ask("bob", "POST", path, {"name": "own"}).status_code == 200
+    listed = server.ask("admin", "GET", "/api/v1/tokens?all=true").json()["tokens"]
+    assert "laundered" not in [token["name"] for token in listed]
+
+
+def test_a_token_of_a_token_ends_with_it_at_the_latest(server: Served) -> None:
+    first = server.ask("eve", "POST", "/api/v1/tokens", {"name": "first", "life_days": 2}).json()
+    carried = {"authorization": f"Bearer {first['secret']}"}
+    made = server.ask(None, "POST", "/api/v1/tokens", {"name": "second"}, headers=carried)
+    assert made.json()["token"]["expires_at_ms"] == first["token"]["expires_at_ms"]
+    longer = {"name": "third", "life_days": 3}
+    refused = server.ask(None, "POST", "/api/v1/tokens", longer, headers=carried)
+    assert refused.status_code == 403

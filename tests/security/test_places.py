@@ -105,12 +105,27 @@ def test_an_experiment_is_not_put_into_a_folder_of_others(files: Files, location
 @pytest.mark.parametrize(
     "location",
     [
+        "mlflow-artifacts:/eve/../{experiment}/{run}",
+        "mlflow-artifacts:/eve/%2e%2e/{experiment}/{run}/artifacts",
+        "mlflow-artifacts:/eve/%252e%252e/{experiment}",
+        "http://localhost:5000/api/2.0/mlflow-artifacts/artifacts/eve/../{experiment}",
+    ],
+)
+def test_an_experiment_is_not_put_anywhere_by_two_dots(files: Files, location: str) -> None:
+    name = f"eve-{next(NUMBERS)}"
+    body = {"name": name, "artifact_location": location.format(**vars(files))}
+    answer = files.server.ask("eve", "POST", f"{MLFLOW}experiments/create", body)
+    assert answer.status_code == 400, answer.text
+    assert "must be a plain path" in answer.text
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
         "mlflow-artifacts:/{experiment}",
         "mlflow-artifacts:/{experiment}/",
         "mlflow-artifacts:/{experiment}/models",
         "mlflow-artifacts:/",
-        "mlflow-artifacts:/eve/../{experiment}/{run}",
-        "mlflow-artifacts:/eve/%2e%2e/{experiment}/{run}/artifacts",
         "file:///etc",
         "/etc",
         "s3://others/bucket",

@@ -114,6 +114,45 @@ def test_without_a_policy_one_approval_moves_the_version(desk: Desk) -> None:
     assert listed["requests"] == []
 
 
+def test_a_policy_that_names_a_model_is_told_to_who_may_read_the_model(server: Served) -> None:
+    desk, coming = Desk(server), "coming-soon"
+    desk.policy()
+    for name, pattern in (("soon", coming), ("many", "hidden-*")):
+        desk.ok("admin", "PUT", POLICIES + name, {"pattern": pattern, "stages": ["Production"]})
+    server.grant("own", "viewer", "model", desk.name)
+    server.grant("next", "viewer", "model", "coming-*")
+    server.grant("looker", "auditor", "server", "*")
+
+    def told(who: str) -> set[str]:
+        listed = desk.ok(who, "GET", POLICIES.rstrip("/"))["policies"]
+        for name in (desk.name, "soon", "many"):
+            known = any(policy["name"] == name for policy in listed)
+            assert desk.ask(who, "GET", POLICIES + name).status_code == (200 if known else 404)
+        return {policy["name"] for policy in listed} & {desk.name, "soon", "many"}
+
+    assert told("stranger") == {"many"}
+    assert told("own") == {"many", desk.name}
+    assert told("next") == {"many", "soon"}
+    for who in ("ana", "looker", "admin"):
+        assert told(who) == {"many", "soon", desk.name}
+
+
+@pytest.mark.parametrize("metric", ["broken", "absent"])
+@pytest.mark.parametrize("condition", ["NOT metrics.{} >= 0.5", "NOT (metrics.{} >= 0.5)"])
+def test_what_is_not_known_of_a_metric_does_not_pass(
+    desk: Desk, metric: str, condition: str
+) -> None:
+    point = {"run_id": desk.run_id, "key": "broken", "value": "NaN", "timestamp": 1}
+    desk.ok("ana", "POST", "runs/log-metric", point)
+    desk.policy(condition=condition.format(metric))
+    desk.request()
+    refused = desk.approve("bob")
+    assert refused.status_code == 403
+    assert desk.stage() == "None"
+    desk.policy(condition=condition.format("loss"))
+    assert desk.approve("bob").status_code == 200
+
+
 def test_an_explanation_tells_what_policies_ask_for(desk: Desk) -> None:
     desk.policy(
         aliases=["champion"],
@@ -178,10 +217,10 @@ def test_a_policy_binds_the_plain_call_and_says_what_is_missing(desk: Desk) -> N
 
 
 def test_four_eyes(desk: Desk) -> None:
-    desk.policy(exclude_author=True)
+    desk.policy()
     assert desk.request("bob").status_code == 200
     assert "asks for" in desk.approve("bob").json()["message"]
-    assert "registered" in desk.approve("ana").json()["message"]
+    assert "author of the version" in desk.approve("ana").json()["message"]
     assert desk.approve("cid").status_code == 200
     assert desk.stage() == "Production"
 

@@ -14,6 +14,15 @@ def find_documents(connection: Connection, model_ids: Sequence[str]) -> dict[str
     return dict(connection.execute(tables.DOCUMENTS, [list(model_ids)]).fetchall())
 
 
+def newest_of_run(connection: Connection, experiment_id: str, run_id: str, name: str) -> str | None:
+    """The logged model that MLflow's clients load by `runs:/RUN/NAME`, if there is one.
+
+    Source: MLflow 3.17, `RunsArtifactRepository`.
+    """
+    row = connection.execute(tables.OF_RUN, [experiment_id, run_id, name]).fetchone()
+    return None if row is None else str(row[0])
+
+
 def model_points(connection: Connection, model_ids: Sequence[str]) -> dict[str, list[ModelPoint]]:
     """All metric points of these models, not only the latest: MLflow answers with them all.
 

@@ -27,6 +27,13 @@ INSERT = f"INSERT INTO logged_models SELECT * FROM {INCOMING}"
 DOCUMENTS = "SELECT model_id, document FROM logged_models WHERE model_id IN (SELECT unnest(?))"
 """States by id. Takes the list of ids."""
 
+OF_RUN = """
+SELECT model_id FROM logged_models
+WHERE experiment_id = ? AND source_run_id = ? AND name = ? AND lifecycle = 'active'
+ORDER BY created_at_ms DESC, model_id DESC LIMIT 1
+"""
+"""The newest logged model of a name that a run made in its experiment."""
+
 POINTS = """
 SELECT model_id, key, run_id, timestamp_ms, step, value, dataset_name, dataset_digest
 FROM model_points WHERE model_id IN (SELECT unnest(?))

@@ -6,7 +6,6 @@ was taken away in between is checked again and not found.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -41,16 +40,14 @@ from muniment_services.domain.access import (
     equal_grant,
     state_of,
 )
-from muniment_services.domain.access_rules import checked_grant
+from muniment_services.domain.access_rules import check_holder, checked_grant
 from muniment_services.domain.errors import Invalid, NotFound, Superseded
-from muniment_services.domain.limits import shown
 from muniment_services.write import Outcome
 
 PAGE_MAX = 1000
 CHECKED_AGAIN_MAX = 10
 """Times that a right is checked again because access changed meanwhile."""
 
-_PRINCIPAL_ID = re.compile(r"[0-9a-f]{32}")
 
 OWNER_PREFIX = "owner:"
 """In the place of a grant's id: what the creator of a thing holds, as `owner:KIND:ID`."""
@@ -190,7 +187,7 @@ async def make(call: Call) -> bytes:
     default = ANYTHING if body.resource_kind == "server" else call.caller.workspace
     fields = {name: getattr(body, name) for name in body.__struct_fields__}
     wanted = Grant(grant_id="", **fields | {"workspace": body.workspace or default})
-    _check_holder(call, wanted)
+    check_holder(wanted, [issuer.url for issuer in call.callers.issuers()])
 
     def command(access: Access) -> MakeGrant:
         return _permitted(call, access, wanted)
@@ -201,7 +198,7 @@ async def make(call: Call) -> bytes:
         if event is None:
             # There is an equal one. It is looked for as it was asked for, and by the thing's id.
             asked = _permitted(call, call.access, wanted)
-            found = equal_grant(world, asked.grant, now_ms)
+            found = equal_grant(world, asked, call.caller.actor, now_ms)
             assert found is not None
             return wire.encode({"grant": _json(found, now_ms)})
         assert isinstance(event, GrantMade)
@@ -212,39 +209,20 @@ async def make(call: Call) -> bytes:
     return await _submit(call, command, made)
 
 
-def _check_holder(call: Call, grant: Grant) -> None:
-    """Raise Invalid for a grant that nobody who signs in here could ever hold.
-
-    Without an issuer nobody signs in, and grants may be made ready for one that comes.
-    """
-    issuers = [issuer.url for issuer in call.callers.issuers()]
-    if not issuers:
-        return
-    if grant.issuer and grant.issuer not in issuers:
-        raise Invalid(
-            f"'issuer' {shown(grant.issuer)} is none of this server's, so nobody would hold this "
-            f"grant. Those are, exactly as written: {', '.join(issuers)}."
-        )
-    if grant.subject_kind == "principal" and _PRINCIPAL_ID.fullmatch(grant.subject) is None:
-        raise Invalid(
-            f"{shown(grant.subject)} is no principal's id: 32 hex digits, as whoami and events "
-            "show it."
-        )
-
-
 def _permitted(call: Call, access: Access, wanted: Grant) -> MakeGrant:
     """What the caller may grant: as asked for, or by the thing's id. Raises ApiError."""
     world, now_ms = call.services.fold.state, call.services.now_ms()
     grant = checked_grant(wanted, now_ms)
     roles, target = roles_of(state_of(world)), target_of(world, grant)
     decision = may_grant(access, grant, roles, now_ms, target=target)
+    bounded = not is_admin(access, now_ms)
     if decision.allowed:
-        return MakeGrant(grant=grant, by=decision.because)
+        return MakeGrant(grant=grant, by=decision.because, bounded=bounded)
     if target is not None:
         by_id = msgspec.structs.replace(grant, pattern=ID_PREFIX + target.id)
         as_maker = may_grant(access, by_id, roles, now_ms, target=target)
         if as_maker.allowed:
-            return MakeGrant(grant=by_id, by=as_maker.because)
+            return MakeGrant(grant=by_id, by=as_maker.because, bounded=bounded)
     raise _denied(decision.reason)
 
 

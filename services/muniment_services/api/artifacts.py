@@ -17,10 +17,10 @@ from muniment_services.artifacts.base import ArtifactError, ArtifactIsFolder, En
 from muniment_services.authority import Denied, Need, of_model
 from muniment_services.domain import workspace as workspaces
 from muniment_services.domain.artifact import KIND as ARTIFACT
-from muniment_services.domain.artifact import checked_path, file_path, is_below, owners
+from muniment_services.domain.artifact import checked_path, file_path, is_in_folder, owners
 from muniment_services.domain.artifact_changes import RecordDeletion, RecordUpload, refuse_held
 from muniment_services.domain.registered_model import KIND, RegisteredModel
-from muniment_services.domain.version_files import require_unsealed
+from muniment_services.domain.version_files import folder_of, require_unsealed
 from muniment_services.targets import of_path
 
 _LIST: Fields = (Field("path", checked=False),)
@@ -76,10 +76,13 @@ def _is_registered(call: Call, path: str) -> bool:
 
     def has_it(model: RegisteredModel) -> bool:
         # By the text first: there may be many versions, and next to none names the owner.
-        places = (version.storage_location for version in model.versions.values())
-        return any(
-            is_below(path, place) for place in places if any(owner in place for owner in ids)
+        named = (
+            version
+            for version in model.versions.values()
+            if any(owner in version.storage_location for owner in ids)
         )
+        folders = (folder_of(state, version) for version in named)
+        return any(folder and is_in_folder(path, folder) for folder in folders)
 
     return any(
         isinstance(model, RegisteredModel)
@@ -90,16 +93,18 @@ def _is_registered(call: Call, path: str) -> bool:
     )
 
 
-async def authorise_change(call: Call, path: str) -> None:
+async def authorise_change(call: Call, path: str, adds: bool = False) -> None:
     """The same for a route that changes files; raises ReviewRequired for what stays as it is.
 
     It is checked again when the change is decided; here, so that nobody sends a file for nothing.
+    adds: whether it may turn out that there is no such file yet.
     """
     await authorise(call, path)
     services = call.services
     await services.caught_up()
     await services.fold.ensure_loaded(owners(path))
-    require_unsealed(call.authority.view(services.fold.state), (o for _, o in owners(path)), path)
+    owned_by = (owner for _, owner in owners(path))
+    require_unsealed(call.authority.view(services.fold.state), owned_by, path, adds)
 
 
 async def upload(call: Call, path: str, chunks: AsyncIterator[bytes]) -> None:
@@ -108,7 +113,7 @@ async def upload(call: Call, path: str, chunks: AsyncIterator[bytes]) -> None:
     An Idempotency-Key makes no difference: a repeated upload stores the same file again, and each
     that changed the store is in the log.
     """
-    await authorise_change(call, path)
+    await authorise_change(call, path, adds=True)
     caller = replace(call.caller, idempotency_key=None, request=b"")
     services = call.services
 
@@ -120,12 +125,19 @@ async def upload(call: Call, path: str, chunks: AsyncIterator[bytes]) -> None:
             path=path,
             size_bytes=stored.size_bytes,
             sha256=stored.sha256,
+            replaces=replaced,
             previous_sha256=None if known is None else known.sha256,
         )
         await services.writer.submit(caller, command, lambda _: b"")
 
+    async def allowed() -> AsyncIterator[bytes]:
+        async for chunk in chunks:
+            yield chunk
+        # What was allowed at the first byte may not be at the last, which may come hours later.
+        await authorise_change(call, path)
+
     with refusals():
-        await services.artifacts.upload(path, chunks, record)
+        await services.artifacts.upload(path, allowed(), record)
 
 
 async def get(call: Call) -> Answer:
@@ -147,7 +159,7 @@ async def delete(call: Call) -> bytes:
     caller = replace(call.caller, idempotency_key=None, request=b"")
     services = call.services
 
-    async def record(losing: Mapping[str, int]) -> None:
+    async def record(losing: Mapping[str, int]) -> AsyncIterator[str]:
         # All or none: what one owner loses is recorded apart from what another does.
         await services.fold.ensure_loaded([key for owner in losing for key in owners(owner)])
         require_unsealed(call.authority.view(services.fold.state), losing, path)
@@ -156,6 +168,7 @@ async def delete(call: Call) -> bytes:
         for owner, files in losing.items():
             command = RecordDeletion(owner=owner, path=path, files=files)
             await services.writer.submit(caller, command, lambda _: b"")
+            yield owner
 
     with refusals():
         await services.artifacts.delete(path, record)

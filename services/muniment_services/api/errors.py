@@ -50,6 +50,7 @@ _DOMAIN: Mapping[type[d.DomainError], str] = {
     d.WrongState: "INVALID_STATE",
     d.Held: "RESOURCE_CONFLICT",
     d.StillNeeded: "RESOURCE_CONFLICT",
+    d.SeenOtherwise: "RESOURCE_CONFLICT",
     d.Superseded: "RESOURCE_CONFLICT",
     d.NotAllowedNow: "INTERNAL_ERROR",
     d.KeyReused: "INVALID_PARAMETER_VALUE",

@@ -12,6 +12,8 @@ from muniment_auth.principal import Principal, principal_id
 from muniment_auth.sessions import Renewal, seal_renewal
 from muniment_auth.tokens import Secret
 from muniment_schemas.credential_events import SESSION
+from muniment_schemas.envelope import Actor
+from muniment_services.authority import Denied
 from muniment_services.domain.credential import Credential, IssueCredential
 from muniment_services.write import Caller, Outcome, Writer
 
@@ -42,10 +44,11 @@ async def issue(
     maker_id: str | None,
     random: Callable[[int], bytes] = os.urandom,
 ) -> tuple[Secret, Credential]:
-    """A new credential of `principal`. Raises DomainError, and what a write raises.
+    """A new credential of `principal`. Raises Denied, DomainError, and what a write raises.
 
     The secret is given to nobody but whoever called: no event, no stored answer has it.
     """
+    refuse_delegated(caller.actor)
     assert caller.idempotency_key is None, "the answer to a repeat would need the secret"
     prefix = tokens.SESSION_PREFIX if wish.kind == SESSION else tokens.TOKEN_PREFIX
     secret = tokens.new_secret(prefix, random)
@@ -59,6 +62,15 @@ async def issue(
     sealed = None if wish.renewal is None else seal_renewal(secret, wish.renewal, random)
     await writer.submit(caller, _command(principal, wish, secret, maker_id, sealed), take)
     return secret, made[-1]
+
+
+def refuse_delegated(actor: Actor) -> None:
+    """Raise Denied for one that somebody else acts for: what it made would not say so any more."""
+    if actor.delegation:
+        raise Denied(
+            "whoever acts for another (by a token with an `act` claim) makes no tokens and opens "
+            "no sessions, since what is done with them would count as the other's own doing"
+        )
 
 
 def service_principal(name: str) -> Principal:

@@ -24,8 +24,9 @@ from muniment_auth.sessions import LOGIN_COOKIE, SESSION_COOKIE
 from muniment_schemas.credential_events import SESSION
 from muniment_services.api import login_pages as pages
 from muniment_services.api import wire
-from muniment_services.api.issuing import Wish, issue
+from muniment_services.api.issuing import Wish, issue, refuse_delegated
 from muniment_services.api.routes import Answer, Call, Headers, Route
+from muniment_services.authority import Denied
 from muniment_services.domain.credential import KIND, Credential, RevokeCredential, of_principal
 from muniment_services.domain.errors import NotFound
 from muniment_services.domain.limits import SESSION_GRACE_MS, SESSION_LIFE_MS
@@ -80,8 +81,11 @@ async def come_back(call: Call) -> Answer:
     except LoginRefused as refused:
         return _refusal(call, refused)
     assert login is not None
-    cookie = await _begin_session(call, signed_in)
     gone = sessions.clear(LOGIN_COOKIE)
+    try:
+        cookie = await _begin_session(call, signed_in)
+    except Denied as denied:
+        return pages.problem(f"Not logged in: {denied.reason}.", 403, _cookies(gone))
     headers = (*_cookies(cookie, gone), (b"referrer-policy", b"no-referrer"))
     return pages.redirect(login.return_to, headers)
 
@@ -125,8 +129,9 @@ async def log_out(call: Call) -> Answer:
 
 
 async def _begin_session(call: Call, signed_in: SignedIn) -> str:
-    # The Set-Cookie value of a new session. What this browser had before ends.
+    # The Set-Cookie value of a new session. What this browser had before ends. Raises Denied.
     principal = dataclasses.replace(signed_in.principal, auth_method=SESSION, token_id=None)
+    refuse_delegated(principal.actor)
     services, caller = call.services, _as(call.caller, principal)
     await services.identities.register_once(principal, anew=True)
     await services.identities.note_sign_in(principal)

@@ -7,6 +7,7 @@ import dataclasses
 import msgspec
 
 from muniment_auth.permissions import Permission as P
+from muniment_projections.logged_models.reader import newest_of_run
 from muniment_projections.search.entities.registry import MODEL_VERSIONS
 from muniment_projections.search.page import Search, search
 from muniment_services.api import wire
@@ -17,12 +18,17 @@ from muniment_services.api.requests import TAG_FIELDS, Field, Fields, pairs
 from muniment_services.api.routes import Call, mlflow
 from muniment_services.domain import model_version as domain
 from muniment_services.domain.commands import Command
+from muniment_services.domain.promotion_guard import origins_of
 from muniment_services.domain.registered_model import (
     ModelVersion,
     RegisteredModel,
     aliases_of,
     require_version,
 )
+from muniment_services.domain.registry_source import named_of_run
+from muniment_services.domain.run import KIND as RUN
+from muniment_services.domain.run import Run
+from muniment_services.domain.version_files import place_told
 from muniment_services.write import Outcome
 
 MAX_RESULTS_DEFAULT = 10_000
@@ -75,6 +81,7 @@ async def create(call: Call) -> bytes:
         run_link=params.get("run_link", ""),
         description=params.get("description", ""),
         tags=pairs(params.get("tags")),
+        model_of_run=await _model_of_run(call, params["source"]),
     )
     answer = await call.services.writer.submit(call.caller, command, _created)
     if command.registers_logged_model:
@@ -88,6 +95,25 @@ async def create(call: Call) -> bytes:
         unkeyed = dataclasses.replace(call.caller, idempotency_key=None, request=b"")
         await call.services.writer.submit(unkeyed, note, wire.empty)
     return answer
+
+
+async def _model_of_run(call: Call, source: str) -> str | None:
+    """The logged model that clients load by a `runs:/` source, as the log is now."""
+    try:
+        named = named_of_run(source)
+    except ValueError:
+        return None  # The decision says what is wrong with it.
+    services = call.services
+    if named is None or not named[1]:
+        return None
+    run_id, name, _ = named
+    await services.caught_up()
+    await services.fold.ensure_loaded([(RUN, run_id)])
+    found = call.authority.view(services.fold.state).get(RUN, run_id)
+    if not isinstance(found, Run):
+        return None
+    experiment_id = found.experiment_id
+    return await services.read(lambda c: newest_of_run(c, experiment_id, run_id, name))
 
 
 def _created(outcome: Outcome) -> bytes:
@@ -110,9 +136,10 @@ async def download_uri(call: Call) -> bytes:
     """GET model-versions/get-download-uri."""
     params = call.params(_DOWNLOAD)
     await call.services.caught_up()
-    number = params.get("version", "")
-    _, version = require_version(call.world_of_version(number), params.get("name", ""), number)
-    return wire.encode({"artifact_uri": version.storage_location})
+    name, number = params.get("name", ""), params.get("version", "")
+    model, version = require_version(call.world_of_version(number), name, number)
+    await call.services.fold.ensure_loaded(origins_of(version))
+    return wire.encode({"artifact_uri": place_told(call.services.fold.state, model, version)})
 
 
 async def search_versions(call: Call) -> bytes:

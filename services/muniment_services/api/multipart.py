@@ -52,7 +52,7 @@ async def create(call: Call) -> bytes:
     parts = params.get("num_parts", 1)
     if not 1 <= parts <= PARTS_MAX:
         raise Invalid(f"'num_parts' must be between 1 and {PARTS_MAX}.")
-    await authorise_change(call, target)
+    await authorise_change(call, target, adds=True)
     upload_id = call.services.artifacts.random(UPLOAD_ID_BYTES).hex()
     with refusals():
         await call.services.artifacts.parts.put(f"{upload_id}/{TARGET}", _bytes(target.encode()))

@@ -1,7 +1,7 @@
 """Promotion policies over HTTP: `/api/v1/policies/promotion`.
 
-Whoever is signed in may read them, so that everybody knows what a promotion takes; only admins
-change them.
+Whoever is signed in may read those of patterns, so that everybody knows what a promotion takes.
+One that names a single model is told to whom that model is no secret. Only admins change them.
 """
 
 from __future__ import annotations
@@ -12,10 +12,14 @@ import msgspec
 
 from muniment_auth.issuers import Issuer
 from muniment_auth.permissions import Permission as P
+from muniment_auth.resources import SERVER, Resource
+from muniment_schemas.access_events import ANYTHING
 from muniment_services import conditions
 from muniment_services.api import wire
 from muniment_services.api.requests import Field, Fields, from_query, struct_from_body
 from muniment_services.api.routes import Call, Route
+from muniment_services.authority import of_model
+from muniment_services.domain import registered_model
 from muniment_services.domain.commands import GROUP_OF
 from muniment_services.domain.errors import Invalid, NotFound
 from muniment_services.domain.limits import shown
@@ -41,14 +45,14 @@ class PolicyBody(msgspec.Struct, forbid_unknown_fields=True):
     approvals: int = 1
     approver_groups: tuple[str, ...] = ()
     exclude_requester: bool = True
-    exclude_author: bool = False
+    exclude_author: bool = True
     required_tags: tuple[str, ...] = ()
     condition: str | None = None
     required_comment: bool = False
 
 
 async def list_policies(call: Call) -> bytes:
-    """GET /api/v1/policies/promotion: policies of the workspaces that one knows of, by name."""
+    """GET /api/v1/policies/promotion: those of workspaces and models that one knows of, by name."""
     await call.services.caught_up()
     policies = call.services.fold.state.of_kind(KIND)
     found = [p for p in policies if isinstance(p, PromotionPolicy) and _is_told(call, p)]
@@ -67,7 +71,23 @@ async def get_policy(call: Call) -> bytes:
 
 
 def _is_told(call: Call, policy: PromotionPolicy) -> bool:
-    return call.authority.reaches(policy.workspace)
+    authority = call.authority
+    if not authority.reaches(policy.workspace):
+        return False
+    if ANYTHING in policy.pattern or authority.allows(SERVER, P.ACCESS_READ):
+        return True
+    return any(authority.allows(thing, P.MODEL_READ) for thing in _meant(call, policy))
+
+
+def _meant(call: Call, policy: PromotionPolicy) -> Sequence[Resource]:
+    """What a policy without `*` is about; where there is no such model yet, what it may become."""
+    name, workspace = policy.pattern, policy.workspace
+    if workspace == ANYTHING:
+        workspace = call.authority.workspace
+    found = call.services.fold.state.named(registered_model.KIND, name, workspace)
+    if isinstance(found, registered_model.RegisteredModel):
+        return (of_model(found),)
+    return [Resource(kind=kind, name=name, workspace=workspace) for kind in ("model", "prompt")]
 
 
 async def set_policy(call: Call) -> bytes:

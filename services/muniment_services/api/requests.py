@@ -91,6 +91,7 @@ def from_json(body: bytes, fields: Fields) -> dict[str, Any]:
 def struct_from_body(body: bytes, content_type: str | None, kind: type[T]) -> T:
     """A JSON body of muniment's own API as a struct. Raises ApiError, Invalid."""
     check_content_type(content_type)
+    refuse_two_values(body)
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -165,6 +166,23 @@ def _json_object(body: bytes) -> Mapping[str, Any]:
     if not isinstance(data, dict):
         raise _no_object()
     return data
+
+
+def refuse_two_values(body: bytes) -> None:
+    """Raise Invalid for two different values under one name: what checks a request before us may
+    have read the other one (RFC 8259, section 4)."""
+    try:
+        json.loads(body, object_pairs_hook=_with_one_value)
+    except (ValueError, RecursionError):
+        return  # Whoever reads it says so.
+
+
+def _with_one_value(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    for name, value in pairs if len(found) < len(pairs) else ():
+        if found[name] != value:
+            raise Invalid(f"The request body has {shown(name)} twice, with different values.")
+    return found
 
 
 def _decode(body: bytes) -> Any:

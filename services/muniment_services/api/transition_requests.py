@@ -6,7 +6,7 @@ Source: databricks-sdk, `ModelRegistryAPI`; Databricks REST API, model registry.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 import msgspec
@@ -17,20 +17,20 @@ from muniment_projections.activities.apply import REQUESTED, Activity
 from muniment_projections.activities.apply import activities as activities_by
 from muniment_projections.activities.reader import RecordedActivity, of_name, of_version
 from muniment_projections.artifacts.reader import artifacts_below
-from muniment_schemas.events import VoidApproval
 from muniment_schemas.promotion_events import ALIAS
 from muniment_services.api import wire
 from muniment_services.api import wire_registry as shapes
 from muniment_services.api.model_versions import TRANSITION, VERSION, transition_command
 from muniment_services.api.registered_models import NAME, search_models
 from muniment_services.api.registry_history import past_readable
-from muniment_services.api.requests import Field, Fields
+from muniment_services.api.requests import Field, Fields, refuse_two_values
 from muniment_services.api.routes import Call, Route, mlflow
 from muniment_services.approvers import attributes_of, gives
 from muniment_services.authority import of_model
 from muniment_services.domain import promotion as domain
+from muniment_services.domain.approvals import Case
 from muniment_services.domain.promotion_evidence import FileDigests
-from muniment_services.domain.promotion_guard import origins_of_version
+from muniment_services.domain.promotion_guard import origins_of
 from muniment_services.domain.registered_model import (
     ModelVersion,
     RegisteredModel,
@@ -40,7 +40,7 @@ from muniment_services.domain.registered_model import (
     require_version,
 )
 from muniment_services.domain.registry_names import PRODUCTION, STAGING, version_number
-from muniment_services.domain.review import Comment, Request, Target
+from muniment_services.domain.review import Comment, Request
 from muniment_services.domain.version_files import folder_of
 from muniment_services.write import Outcome
 
@@ -60,7 +60,11 @@ LEVELS = (
 LEVEL_LEAST = "CAN_READ"
 
 _CREATE: Fields = (*VERSION, Field("stage", required=True), Field("comment"))
-_APPROVE: Fields = (*_CREATE, Field("archive_existing_versions", "bool"))
+_APPROVE: Fields = (
+    *_CREATE,
+    Field("archive_existing_versions", "bool"),
+    Field("evidence_sha256"),
+)
 _DELETE: Fields = (*_CREATE, Field("creator"))
 _COMMENT: Fields = (*VERSION, Field("comment", required=True))
 _UPDATE_COMMENT: Fields = (Field("id", required=True), Field("comment", required=True))
@@ -69,21 +73,23 @@ _COMMENT_ID: Fields = (Field("id", required=True),)
 
 async def create(call: Call) -> bytes:
     """POST transition-requests/create."""
+    refuse_two_values(call.body)
     command = domain.RequestTransition(**call.params(_CREATE))
-    return await call.services.writer.submit(call.caller, command, _requested(call, command))
-
-
-def _requested(call: Call, command: domain.RequestTransition) -> Callable[[Outcome], bytes]:
     target = domain.target_of(command.stage)
+    made: list[tuple[RegisteredModel, Request]] = []
 
-    def render(outcome: Outcome) -> bytes:
+    def note(outcome: Outcome) -> bytes:
         model = outcome.after
         assert isinstance(model, RegisteredModel)
         found = model.review.request(int(command.version), target)
         assert found is not None
-        return wire.encode({"request": _request(call, model, found)})
+        made.append((model, found))
+        return b""
 
-    return render
+    await call.services.writer.submit(call.caller, command, note)
+    [(model, found)] = made
+    [case] = await _cases(call, model, [found])
+    return wire.encode({"request": _request(call, model, found, case)})
 
 
 async def list_open(call: Call) -> bytes:
@@ -93,37 +99,32 @@ async def list_open(call: Call) -> bytes:
     number = params["version"]
     model, version = require_version(call.world_of_version(number), params["name"], number)
     found = [r for r in model.review.requests if r.version == version.version]
-    void = await _void(call, model, found)
-    shown = [_request(call, model, request, void[request.target]) for request in found]
+    cases = await _cases(call, model, found)
+    shown = [_request(call, model, case.request, case) for case in cases]
     return wire.encode({"requests": shown})
 
 
-async def _void(
-    call: Call, model: RegisteredModel, requests: Sequence[Request]
-) -> Mapping[Target, Sequence[VoidApproval]]:
-    """By the targets of requests for one version: the approvals that do not count as it is now."""
-    approved = [request for request in requests if request.approvals]
-    void: dict[Target, Sequence[VoidApproval]] = {request.target: () for request in requests}
-    if approved:
-        world, now_ms = call.services.fold.state, call.services.now_ms()
-        version = str(approved[0].version)
-        await call.services.fold.ensure_loaded(origins_of_version(world, model.name, version))
-        files = await _digests(call, model.versions[approved[0].version])
-        for request in approved:
-            case = domain.case_of(world, model, request, files, now_ms, gives)
-            void[request.target] = case.weighed()[1]
-    return void
+async def _cases(call: Call, model: RegisteredModel, requests: Sequence[Request]) -> Sequence[Case]:
+    """Requests for one version, and all that their approvals are held against as it is now."""
+    if not requests:
+        return ()
+    world, now_ms = call.services.fold.state, call.services.now_ms()
+    version = model.versions[requests[0].version]
+    await call.services.fold.ensure_loaded(origins_of(version))
+    files = await _digests(call, version)
+    return [domain.case_of(world, model, request, files, now_ms, gives) for request in requests]
 
 
 async def approve(call: Call) -> bytes:
     """POST transition-requests/approve: the last approval that it takes moves the version."""
+    refuse_two_values(call.body)
     params = call.params(_APPROVE)
     archive_others = params.pop("archive_existing_versions", False)
     services, (name, number) = call.services, (params["name"], params["version"])
     await services.caught_up()
     view = call.authority.view(services.fold.state)
     _, version = require_version(view, name, number)
-    await services.fold.ensure_loaded(origins_of_version(view, name, number))
+    await services.fold.ensure_loaded(origins_of(version))
     async with AsyncExitStack() as held:
         folder = folder_of(view, version)
         if folder is not None:  # What is approved is what is there until it is decided.
@@ -135,6 +136,7 @@ async def approve(call: Call) -> bytes:
 
 async def reject(call: Call) -> bytes:
     """POST transition-requests/reject."""
+    refuse_two_values(call.body)
     return await _decide(call, domain.RejectRequest(**call.params(_CREATE)))
 
 
@@ -175,10 +177,10 @@ async def _digests(call: Call, version: ModelVersion) -> FileDigests:
 
 
 def _request(
-    call: Call, model: RegisteredModel, request: Request, void: Sequence[VoidApproval] = ()
+    call: Call, model: RegisteredModel, request: Request, case: Case | None = None
 ) -> wire.Json:
-    """A request. void: those of its approvals that do not count as it is now, where that is
-    looked up."""
+    """A request. case: what its approvals are held against, where that is looked up."""
+    void = () if case is None else case.weighed()[1]
     aliased = request.target.kind == ALIAS
     return wire.without_none(
         id=request.activity_id,
@@ -192,6 +194,7 @@ def _request(
         available_actions=_actions(call, model, request),
         approvals=[a.approver for a in request.approvals] or None,
         void_approvals=[msgspec.to_builtins(one) for one in void] or None,
+        evidence_sha256=None if case is None else case.evidence_sha256.hex(),
     )
 
 
@@ -278,8 +281,15 @@ async def update_comment(call: Call) -> bytes:
 
 
 async def delete_comment(call: Call) -> bytes:
-    """DELETE comments/delete."""
-    command = domain.DeleteComment(comment_id=call.deletion_params(_COMMENT_ID)["id"])
+    """DELETE comments/delete: one's own, or any on a model that one manages."""
+    comment_id = call.deletion_params(_COMMENT_ID)["id"]
+    await call.services.caught_up()
+    found = domain.comment_of(call.world, comment_id)
+    others = found is not None and found[1].author != call.caller.actor.principal_id
+    manages = (
+        found is not None and others and call.authority.allows(of_model(found[0]), P.MODEL_DELETE)
+    )
+    command = domain.DeleteComment(comment_id=comment_id, as_manager=manages)
     return await call.services.writer.submit(call.caller, command, wire.empty)
 
 

@@ -14,13 +14,19 @@ What can be left to `verify_artifacts`, which reports the file as missing or cha
 one server removes while another uploads it anew, and uploads to one path on two servers while the
 log refuses both. A download's ETag is the digest in the log, which another server's upload may be
 about to change.
+
+A change that has begun to be visible is brought to its end whoever gives up waiting for it: either
+its event is in the log, or what was there before is there again, whatever the reason. One case is
+left: where the log could not be heard (LogUnavailable after the event was handed to it), the old
+file is put back, and the log may have the event all the same. The event decides: the file is then
+reported as changed, and is to be uploaded again, as the refusal asked.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 from muniment_services.artifacts.base import (
@@ -31,14 +37,13 @@ from muniment_services.artifacts.base import (
     StoreUnavailable,
 )
 from muniment_services.domain.artifact import owner_of
-from muniment_services.domain.errors import DomainError
-from muniment_services.log.base import LogError
 
 RecordUpload = Callable[[Stored, bool], Awaitable[None]]
 """Appends the event of a stored file; told whether it replaced one. Returns when it is durable."""
 
-RecordDeletion = Callable[[Mapping[str, int]], Awaitable[None]]
-"""Appends the events of a deletion; told how many files each owner loses."""
+RecordDeletion = Callable[[Mapping[str, int]], AsyncIterator[str]]
+"""Appends the events of a deletion; told how many files each owner loses. Yields each owner as soon
+as its event is durable."""
 
 
 AGREE_TRIES_MAX = 5
@@ -58,6 +63,7 @@ class Artifacts:
         self.parts = parts
         self.random = random
         self._paths = _Paths()
+        self._changes: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Prepare both stores. Raises StoreUnavailable, which says what to do."""
@@ -81,6 +87,12 @@ class Artifacts:
         whoever is last to send its last byte to a path is also last in the log. Raises Overtaken
         when other servers go on changing the file; `record` may be called several times.
         """
+        begun = asyncio.Event()
+        await self._to_its_end(begun, self._upload(path, chunks, record, begun))
+
+    async def _upload(
+        self, path: str, chunks: AsyncIterator[bytes], record: RecordUpload, begun: asyncio.Event
+    ) -> None:
         async with AsyncExitStack() as held:
             kept: str | None = None
 
@@ -90,19 +102,28 @@ class Artifacts:
                     yield chunk
                 # All is here, nothing is visible yet: from now on the path is ours.
                 await held.enter_async_context(self._paths.hold(path))
+                begun.set()
                 kept = await self.store.keep(path)
 
             stored = await self.store.put(path, until_last())
             try:
                 await record(stored, kept is not None)
-            except (LogError, DomainError):
-                if await self.store.is_current(path, stored):
-                    await self.store.restore(path, kept)
+            except BaseException:
+                await self._take_back(path, stored, kept)
                 raise
-            if kept is not None:
-                with suppress(StoreUnavailable):  # A later start removes it.
-                    await self.store.forget(kept)
+            await self._forget(kept)
             await self._agree(path, stored, record)
+
+    async def _take_back(self, path: str, stored: Stored, kept: str | None) -> None:
+        if await self.store.is_current(path, stored):
+            await self.store.restore(path, kept)
+        else:
+            await self._forget(kept)
+
+    async def _forget(self, kept: str | None) -> None:
+        if kept is not None:
+            with suppress(StoreUnavailable):  # A later start removes it.
+                await self.store.forget(kept)
 
     async def _agree(self, path: str, stored: Stored, record: RecordUpload) -> None:
         # Until the newest event of the path is that of the content which is there.
@@ -118,12 +139,45 @@ class Artifacts:
             await record(stored, True)
 
     async def delete(self, path: str, record: RecordDeletion) -> None:
-        """Record the removal of the files at and below a path, then remove them."""
+        """Record the removal of the files at and below a path, then remove them.
+
+        What `record` raises is passed on; the files of owners that it had yielded are gone then.
+        """
+        begun = asyncio.Event()
+        await self._to_its_end(begun, self._delete(path, record, begun))
+
+    async def _delete(self, path: str, record: RecordDeletion, begun: asyncio.Event) -> None:
         async with self._paths.hold(path):
             owners = Counter([owner_of(entry.path) async for entry in self.store.walk(path)])
-            if owners:
-                await record(owners)
-                await self.store.delete(path)
+            if not owners:
+                return
+            begun.set()
+            recorded: set[str] = set()
+            try:
+                async for owner in record(owners):
+                    recorded.add(owner)
+            except BaseException:
+                files = [entry.path async for entry in self.store.walk(path)] if recorded else ()
+                for file in files:
+                    if owner_of(file) in recorded:
+                        await self.store.delete(file)
+                raise
+            await self.store.delete(path)
+
+    async def _to_its_end(
+        self, begun: asyncio.Event, change: Coroutine[object, object, None]
+    ) -> None:
+        """Make a change, which nobody can cancel any more once it has begun to be visible."""
+        task = asyncio.create_task(change)
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if not begun.is_set():
+                task.cancel()
+            await asyncio.wait([task])
+            raise
 
 
 class _Paths:

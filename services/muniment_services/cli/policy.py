@@ -41,10 +41,10 @@ def lay_down(
         bool,
         Parameter(negative="", show_default=False, help="Whoever asks may approve as well."),
     ] = False,
-    exclude_author: Annotated[
+    allow_author: Annotated[
         bool,
         Parameter(
-            negative="", show_default=False, help="Whoever registered the version may not approve."
+            negative="", show_default=False, help="Whoever made the version may approve as well."
         ),
     ] = False,
     tag: Annotated[
@@ -77,7 +77,7 @@ def lay_down(
         "approvals": approvals,
         "approver_groups": approver_group or [],
         "exclude_requester": not allow_requester,
-        "exclude_author": exclude_author,
+        "exclude_author": not allow_author,
         "required_tags": tag or [],
         "condition": condition,
         "required_comment": require_comment,
@@ -141,8 +141,8 @@ def _line(policy: dict[str, Any]) -> str:
         asked[0] += f" by members of {' or '.join(policy['approver_groups'])}"
     if count and not policy["exclude_requester"]:
         asked.append("the requester may approve")
-    if count and policy["exclude_author"]:
-        asked.append("the author may not approve")
+    if count and not policy["exclude_author"]:
+        asked.append("the author may approve")
     asked += [f"the tag {tag}" for tag in policy["required_tags"]]
     asked += [policy["condition"]] if policy["condition"] else []
     asked += ["a comment"] if policy["required_comment"] else []

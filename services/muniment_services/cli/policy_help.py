@@ -29,6 +29,10 @@ for, whatever the policy said before.
   --stage, --alias      what is guarded; at least one of them
   --approvals 2         by two people; 0: plain calls may move the version,
                         if all the rest is met
+  --allow-requester     whoever asks may approve as well; --allow-author:
+                        whoever registered the version or one that it is a
+                        copy of, or made its run or logged model. Without
+                        these, neither may
   --approver-group risk only approvals by members of one of the groups count;
                         risk@ISSUER where several issuers are configured
   --tag checked=yes     the version must have that tag; --tag checked: of any
@@ -37,7 +41,6 @@ for, whatever the policy said before.
                         language of run searches, with AND, OR and NOT
 
   muniment policy set four-eyes --model '*' --stage Production
-      --exclude-author
   muniment policy set champion --model credit-risk --alias champion
       --approvals 2 --approver-group risk --approver-group audit
       --tag validation=passed --require-comment

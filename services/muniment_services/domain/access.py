@@ -19,12 +19,14 @@ from muniment_schemas.access_events import (
     OWNER,
     Grant,
 )
+from muniment_schemas.envelope import Actor
 from muniment_services.domain.access_rules import check_role, checked_grant
 from muniment_services.domain.commands import AggregateKey, Command, Context, State, World
 from muniment_services.domain.errors import Invalid, NotFound, StillNeeded, Superseded, Void
 from muniment_services.domain.limits import (
     GRANT_COMMENT_CHARS_MAX,
     GRANTS_MAX,
+    GRANTS_OF_MAKER_MAX,
     OWNERSHIPS_ENDED_MAX,
     ROLES_MAX,
     check_length,
@@ -47,7 +49,8 @@ class GrantRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A grant, who made it, and when: milliseconds since 1970 by the server's clock.
 
     through: those that acted for its maker. behind: whoever gave its maker the right to grant, the
-    last first. root: what the first of them granted by (`GrantMade.by`); None: not known. What
+    last first. root: what the first of them granted by (`GrantMade.by`); None: not known. by_admin:
+    whether it was made by administering the server, not by what its maker holds of the thing. What
     stands behind a grant stays when the grants in between are gone.
     """
 
@@ -57,11 +60,20 @@ class GrantRecord(msgspec.Struct, frozen=True, kw_only=True):
     through: tuple[str, ...] = ()
     behind: tuple[Hand, ...] = ()
     root: str | None = None
+    by_admin: bool = False
 
     @property
     def makers(self) -> tuple[Hand, ...]:
         """All who had a say in it."""
         return (Hand(self.granted_by, self.through), *self.behind)
+
+    def is_as_good_as(self, other: GrantRecord) -> bool:
+        """Whether it counts wherever another one of the same content does."""
+        return (
+            set(self.makers) <= set(other.makers)
+            and (self.root != OWNER or other.root == OWNER)
+            and (self.by_admin or not other.by_admin)
+        )
 
 
 class AccessState(State, frozen=True, kw_only=True):
@@ -106,11 +118,13 @@ class RemoveRole(AccessCommand, frozen=True, kw_only=True):
 class MakeGrant(AccessCommand, frozen=True, kw_only=True):
     """Give somebody a role. The grant's id is chosen when it is decided.
 
-    by: all that its maker may make it by; empty for the server itself.
+    by: all that its maker may make it by; empty for the server itself. bounded: its maker is no
+    admin, and may have GRANTS_OF_MAKER_MAX.
     """
 
     grant: Grant
     by: tuple[str, ...] = ()
+    bounded: bool = False
 
 
 class RevokeGrant(AccessCommand, frozen=True, kw_only=True):
@@ -186,29 +200,50 @@ def remove_role(world: World, command: RemoveRole, context: Context) -> e.RoleRe
 
 
 def make_grant(world: World, command: MakeGrant, context: Context) -> e.GrantMade | None:
-    """None when there is an equal one already (`equal_grant` finds it). Raises Invalid."""
+    """None when there is an equal one already (`equal_grant` finds it). Raises Invalid.
+
+    One that is the same but rests on others, whose say may not count, is another grant.
+    """
     state = _state(world, command)
     grant = checked_grant(command.grant, context.now_ms)
     if grant.role not in BUILT_IN_ROLES and grant.role not in state.roles:
         known = ", ".join((*BUILT_IN_ROLES, *sorted(state.roles)))
         raise Invalid(f"There is no role {shown(grant.role)}; there are {known}.")
-    if _equal(state, grant) is not None:
+    by = _made_by(state, command, context.now_ms)
+    wanted = _record(state, grant, by, context.actor, context.now_ms)
+    if _equal(state, wanted) is not None:
         return None
     if len(state.grants) >= GRANTS_MAX:
         raise Invalid(
             f"There are {GRANTS_MAX} grants already. Grant to groups and by patterns rather than "
             "one by one, and revoke those that have expired."
         )
+    if command.bounded:
+        _require_room(state, context.actor.principal_id)
     return e.GrantMade(
         envelope=_envelope(context, e.GrantMade, state),
         grant=msgspec.structs.replace(grant, grant_id=context.new_id(context.now_ms)),
-        by=min(command.by, key=lambda right: _root(state, right) == OWNER, default=None),
+        by=by,
     )
 
 
-def equal_grant(world: World, grant: Grant, now_ms: int) -> GrantRecord | None:
-    """The grant that says the same, whatever its id and comment. Raises Invalid."""
-    return _equal(state_of(world), checked_grant(grant, now_ms))
+def _require_room(state: AccessState, maker: str) -> None:
+    made = sum(record.granted_by == maker for record in state.grants.values())
+    if made >= GRANTS_OF_MAKER_MAX:
+        raise Invalid(
+            f"This principal has made {GRANTS_OF_MAKER_MAX} grants that stand, as many as one may "
+            "who is no admin. Grant to groups and by patterns, or revoke some."
+        )
+
+
+def equal_grant(world: World, command: MakeGrant, actor: Actor, now_ms: int) -> GrantRecord | None:
+    """The grant that there is in place of what is asked for, whatever its id and comment.
+
+    Raises Invalid.
+    """
+    state = state_of(world)
+    grant, by = checked_grant(command.grant, now_ms), _made_by(state, command, now_ms)
+    return _equal(state, _record(state, grant, by, actor, now_ms))
 
 
 def revoke_grant(world: World, command: RevokeGrant, context: Context) -> e.GrantRevoked:
@@ -276,7 +311,8 @@ def _changes(state: AccessState, event: e.Event) -> dict[str, object]:
         case e.RoleRemoved():
             return {"roles": {k: v for k, v in state.roles.items() if k != event.name}}
         case e.GrantMade():
-            record = _record(state, event)
+            envelope = event.envelope
+            record = _record(state, event.grant, event.by, envelope.actor, envelope.recorded_at_ms)
             return {"grants": {**state.grants, event.grant.grant_id: record}}
         case e.GrantRevoked():
             if event.grant_id not in state.grants:
@@ -299,25 +335,46 @@ def _root(state: AccessState, right: str | None) -> str | None:
     return right if found is None else found.root
 
 
-def _record(state: AccessState, event: e.GrantMade) -> GrantRecord:
-    actor, above = event.envelope.actor, granted(state, event.by)
+def _made_by(state: AccessState, command: MakeGrant, now_ms: int) -> str | None:
+    """The right of its maker that a grant is made by: the one that counts for most."""
+
+    def standing(right: str) -> tuple[bool, bool]:
+        return _root(state, right) == OWNER, not _is_administration(state, right, now_ms)
+
+    return min(command.by, key=standing, default=None)
+
+
+def _is_administration(state: AccessState, right: str | None, now_ms: int) -> bool:
+    if right is None or right == OWNER:
+        return False
+    if not right.startswith(GRANT_PREFIX):
+        return True  # The configuration's admins, and the local user.
+    found = granted(state, right)
+    return found is not None and _is_admin(found.grant, now_ms)
+
+
+def _record(
+    state: AccessState, grant: Grant, by: str | None, actor: Actor, at_ms: int
+) -> GrantRecord:
+    above = granted(state, by)
     return GrantRecord(
-        grant=event.grant,
+        grant=grant,
         granted_by=actor.principal_id,
-        granted_at_ms=event.envelope.recorded_at_ms,
+        granted_at_ms=at_ms,
         through=actor.delegation,
         behind=() if above is None else tuple(dict.fromkeys(above.makers)),
-        root=_root(state, event.by),
+        root=_root(state, by),
+        by_admin=_is_administration(state, by, at_ms),
     )
 
 
-def _equal(state: AccessState, grant: Grant) -> GrantRecord | None:
-    wanted = _content(grant)
+def _equal(state: AccessState, wanted: GrantRecord) -> GrantRecord | None:
+    grant, content = wanted.grant, _content(wanted.grant)
     for record in state.grants.values():
         other = record.grant
         # The first two tell nearly all apart, and there may be thousands.
         alike = other.subject == grant.subject and other.pattern == grant.pattern
-        if alike and _content(other) == wanted:
+        if alike and _content(other) == content and record.is_as_good_as(wanted):
             return record
     return None
 

@@ -24,6 +24,7 @@ from muniment_services.domain.registry_names import check_new_alias, stage_of
 _ROLE_NAME = re.compile(r"[a-z][a-z0-9_-]*")
 _PERMISSION = re.compile(r"[a-z_]+:[a-z_]+")
 _URL = re.compile(r"https?://\S+")
+_PRINCIPAL_ID = re.compile(r"[0-9a-f]{32}")
 _PROMOTED_KINDS = ("model", "prompt", ANYTHING)
 
 
@@ -150,3 +151,23 @@ def _with_conditions(grant: Grant) -> Grant:
         expires_at_ms=grant.expires_at_ms,
         comment=grant.comment,
     )
+
+
+def check_holder(grant: Grant, issuers: Sequence[str]) -> None:
+    """Raise Invalid for a grant that nobody who signs in here could ever hold.
+
+    issuers: this server's. Without any nobody signs in, and grants may be made ready for one that
+    comes.
+    """
+    if not issuers:
+        return
+    if grant.issuer and grant.issuer not in issuers:
+        raise Invalid(
+            f"'issuer' {shown(grant.issuer)} is none of this server's, so nobody would hold this "
+            f"grant. Those are, exactly as written: {', '.join(issuers)}."
+        )
+    if grant.subject_kind == "principal" and _PRINCIPAL_ID.fullmatch(grant.subject) is None:
+        raise Invalid(
+            f"{shown(grant.subject)} is no principal's id: 32 hex digits, as whoami and events "
+            "show it."
+        )

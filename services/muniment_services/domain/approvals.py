@@ -8,7 +8,7 @@ author of the version or of its run, nor whoever made the model has a say in who
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from muniment_schemas import events as e
@@ -16,15 +16,16 @@ from muniment_schemas.access_events import GRANT_PREFIX, OWNER
 from muniment_services.domain.access import GrantRecord, granted, state_of
 from muniment_services.domain.commands import Gives, World
 from muniment_services.domain.promotion_policy import Rule
-from muniment_services.domain.registered_model import ModelVersion, RegisteredModel
+from muniment_services.domain.registered_model import RegisteredModel
 from muniment_services.domain.review import Approval, Hand, Request
-from muniment_services.domain.run import Run
 
 RIGHTS_MAX = 100
 """Rights that an approval is remembered by."""
 
 NO_RIGHT = "nothing that its giver could approve by is in force any more"
-EVIDENCE_CHANGED = "what the version rests on (metrics, files, datasets, commit) has changed since"
+EVIDENCE_CHANGED = (
+    "what the version rests on (metrics, files, tags, datasets, commit) has changed since"
+)
 OTHER_GROUPS = "its giver is in none of the groups that are asked for"
 SAME_HAND = "another approval is by the same hand"
 
@@ -33,15 +34,14 @@ SAME_HAND = "another approval is by the same hand"
 class Case:
     """An open request, and all that its approvals are held against.
 
-    run: the version's source run. evidence_sha256: of what the version rests on now.
+    authors: of the version. evidence_sha256: of what it rests on now.
     """
 
     world: World
     model: RegisteredModel
-    version: ModelVersion
     request: Request
     rule: Rule
-    run: Run | None
+    authors: Sequence[tuple[str, Hand]]
     evidence_sha256: bytes
     now_ms: int
     gives: Gives
@@ -62,15 +62,17 @@ class Case:
 
     def why_not(self, approver: Hand, rights: Sequence[str]) -> str | None:
         """Why a principal may not approve by these rights; None: it may."""
-        reason = self.rule.why_not(approver, self.version.author, self.request.asked_by)
-        if reason is not None:
-            return reason
+        reason = self.rule.why_not(approver, self.authors, self.request.asked_by)
+        return self.barred(approver, rights) if reason is None else reason
+
+    def barred(self, approver: Hand, rights: Sequence[str]) -> str | None:
+        """Why none of these rights gives a principal a say in the request; None: one does."""
         held = [right for right in rights if self._is_in_force(right, approver)]
         if not held:
             return NO_RIGHT
         if not self.rule.names:
             return None
-        concerned = tuple(self._concerned())
+        concerned = (("whoever asks for the promotion", self.request.asked_by), *self.authors)
         barred = [barrier(self.world, self.model, right, concerned) for right in held]
         return barred[0] if all(barred) else None
 
@@ -94,12 +96,6 @@ class Case:
             self.world, record.grant, self.model, target, self.now_ms
         )
 
-    def _concerned(self) -> Iterator[tuple[str, Hand]]:
-        yield "whoever asks for the promotion", self.request.asked_by
-        yield "the author of the version", self.version.author
-        if self.run is not None and self.run.created_by:
-            yield "the author of its run", Hand(self.run.created_by)
-
 
 def barrier(
     world: World, model: RegisteredModel, right: str, concerned: Sequence[tuple[str, Hand]]
@@ -122,10 +118,10 @@ def barrier(
 
 
 def _is_of_owner(record: GrantRecord, model: RegisteredModel) -> bool:
-    # Earlier releases did not take down what a grant was made by.
-    return record.root == OWNER or (
-        record.root is None and any(m.principal_id == model.created_by for m in record.makers)
-    )
+    # Whoever administers the server gives by that, also where it made the model.
+    makers = record.behind if record.by_admin else record.makers
+    owner = Hand(model.created_by)
+    return record.root == OWNER or any(maker.same_hand(owner) for maker in makers)
 
 
 def _by_whom(record: GrantRecord, words: str) -> str:

@@ -106,15 +106,27 @@ def path_of(artifact_uri: str) -> str:
 
     Raises Invalid when the URI is not one of this server's: clients reach such stores themselves.
     """
+    path = _path_here(artifact_uri)
+    if path is None:
+        raise Invalid(
+            f"The artifacts at '{artifact_uri}' are not kept by this server. Use an MLflow client "
+            "that can reach that location itself."
+        )
+    return checked_path(path)
+
+
+def is_here(artifact_uri: str) -> bool:
+    """Whether an artifact URI is one of this server's, whatever path it has."""
+    return _path_here(artifact_uri) is not None
+
+
+def _path_here(artifact_uri: str) -> str | None:
     uri = urlsplit(artifact_uri)
     if uri.scheme == SCHEME:
-        return checked_path(uri.path.strip("/"))
+        return uri.path.strip("/")
     if uri.scheme in ("http", "https") and PROXY_PATH in uri.path:
-        return checked_path(uri.path.partition(PROXY_PATH)[2].strip("/"))
-    raise Invalid(
-        f"The artifacts at '{artifact_uri}' are not kept by this server. Use an MLflow client that "
-        "can reach that location itself."
-    )
+        return uri.path.partition(PROXY_PATH)[2].strip("/")
+    return None
 
 
 def below(folder: str, path: str) -> str:

@@ -16,11 +16,13 @@ from muniment_services.domain.version_files import require_unsealed
 
 
 class RecordUpload(Command, frozen=True, kw_only=True):
-    """Note that a file was stored. previous_sha256: of what it replaced, None if not known."""
+    """Note that a file was stored. replaces: whether there was one; previous_sha256: its digest,
+    None if not known."""
 
     path: str
     size_bytes: int
     sha256: bytes
+    replaces: bool = True
     previous_sha256: bytes | None = None
 
     def needs(self) -> tuple[AggregateKey, ...]:
@@ -45,7 +47,8 @@ def record_upload(world: World, command: RecordUpload, context: Context) -> e.Ar
 
     Raises ReviewRequired for what stays as it is, Held for another content of what is held.
     """
-    require_unsealed(world, (owner for _, owner in owners(command.path)), command.path)
+    owned_by = (owner for _, owner in owners(command.path))
+    require_unsealed(world, owned_by, command.path, adds=not command.replaces)
     if command.previous_sha256 not in (None, command.sha256):
         refuse_held(world, owner_of(command.path), command.path)
     return e.ArtifactUploaded(

@@ -8,6 +8,7 @@ DomainError
 ├── WrongState         it contradicts the state of what it is about
 ├── Held               a legal hold covers what it would take away
 ├── StillNeeded        what it would take away is needed by something else
+├── SeenOtherwise      what the caller looked at has changed since
 ├── Superseded         what its right was checked against has changed since
 ├── NotAllowedNow      MLflow's own refusal that it reports as an internal error
 └── KeyReused          the Idempotency-Key belongs to another request
@@ -52,6 +53,10 @@ class Held(DomainError):
 
 class StillNeeded(DomainError):
     """Something that stays depends on what would go. The message says what."""
+
+
+class SeenOtherwise(DomainError):
+    """What the caller says that it looked at is not what there is now. Look at it again."""
 
 
 class Superseded(DomainError):

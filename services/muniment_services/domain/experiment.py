@@ -13,7 +13,7 @@ import msgspec
 from muniment_schemas import events as e
 from muniment_services.domain import hold
 from muniment_services.domain import workspace as workspaces
-from muniment_services.domain.artifact import owners, path_of
+from muniment_services.domain.artifact import is_here, owners, path_of
 from muniment_services.domain.commands import AggregateKey, Command, Context, State, World
 from muniment_services.domain.errors import AlreadyExists, Invalid, NotFound, Void, WrongState
 from muniment_services.domain.limits import (
@@ -303,10 +303,15 @@ def _check_location(world: World, location: str, workspace: str) -> None:
             "Invalid artifact path length. The length of the artifact path cannot be greater than "
             f"{ARTIFACT_LOCATION_CHARS_MAX} characters."
         )
+    if not is_here(location):
+        return
     try:
         path = path_of(location)
     except Invalid:
-        return  # Nobody reads or writes files there by this server.
+        raise Invalid(
+            "An 'artifact_location' on this server must be a plain path, without '.' or '..'. "
+            f"Given: {shown(location)}"
+        ) from None
     # Judged by its form alone, so that nothing is told of what is there.
     if owners(path):
         raise Invalid(

@@ -33,7 +33,10 @@ class KeyTaken(Invalid):
 
 
 class LoggedModel(State, frozen=True, kw_only=True):
-    """A logged model. Times are milliseconds since 1970 by the server's clock."""
+    """A logged model. Times are milliseconds since 1970 by the server's clock.
+
+    created_by: the principal that created it; created_through: those that acted for it.
+    """
 
     model_id: str
     experiment_id: str
@@ -47,6 +50,8 @@ class LoggedModel(State, frozen=True, kw_only=True):
     lifecycle: str
     created_at_ms: int
     updated_at_ms: int
+    created_by: str = ""
+    created_through: tuple[str, ...] = ()
 
 
 class CreateLoggedModel(Command, frozen=True, kw_only=True):
@@ -229,6 +234,8 @@ def _created(state: LoggedModel | None, event: e.LoggedModelCreated) -> LoggedMo
         lifecycle=ACTIVE,
         created_at_ms=at_ms,
         updated_at_ms=at_ms,
+        created_by=event.envelope.actor.principal_id,
+        created_through=event.envelope.actor.delegation,
     )
 
 

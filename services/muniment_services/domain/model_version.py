@@ -19,6 +19,7 @@ from muniment_services.domain.promotion_guard import (
     others,
     require_archivable,
     require_unguarded,
+    require_unpinned,
 )
 from muniment_services.domain.registered_model import (
     ModelCommand,
@@ -42,7 +43,10 @@ REGISTRATIONS_TAG = "mlflow.modelVersions"
 
 
 class CreateModelVersion(ModelCommand, frozen=True, kw_only=True):
-    """Register a version. run_id and logged_model_id: None when they were not sent."""
+    """Register a version. run_id and logged_model_id: None when they were not sent.
+
+    model_of_run: the logged model that clients load by a `runs:/` source, if there is one.
+    """
 
     source: str
     run_id: str | None = None
@@ -50,6 +54,7 @@ class CreateModelVersion(ModelCommand, frozen=True, kw_only=True):
     run_link: str = ""
     description: str = ""
     tags: tuple[tuple[str, str], ...] = ()
+    model_of_run: str | None = None
 
     @property
     def registers_logged_model(self) -> bool:
@@ -59,8 +64,8 @@ class CreateModelVersion(ModelCommand, frozen=True, kw_only=True):
     def needs(self) -> tuple[AggregateKey, ...]:
         """The run and the logged model that the source may belong to."""
         run = ((runs.KIND, self.run_id),) if self.run_id else ()
-        model = ((logged_models.KIND, self.logged_model_id),) if self.logged_model_id else ()
-        return run + model
+        models = (self.logged_model_id, self.model_of_run)
+        return run + tuple((logged_models.KIND, model_id) for model_id in models if model_id)
 
 
 class UpdateModelVersion(ModelCommand, frozen=True, kw_only=True):
@@ -131,7 +136,7 @@ def create(world: World, command: CreateModelVersion, context: Context) -> e.Mod
     check_model_name(command.name)
     for key, value in command.tags:
         check_version_tag(key, value)
-    location, origin = sources.locate(world, origin)
+    location, origin = sources.locate(world, origin, command.model_of_run)
     model = require(world, command.name)
     return e.ModelVersionCreated(
         envelope=envelope(context, e.ModelVersionCreated, model),
@@ -143,6 +148,10 @@ def create(world: World, command: CreateModelVersion, context: Context) -> e.Mod
         description=command.description or None,
         tags=tags,
         logged_model_id=origin.model_id or None,
+        copied_authors=tuple(
+            e.VersionAuthor(principal_id=hand.principal_id, delegation=hand.delegation)
+            for hand in origin.authors
+        ),
     )
 
 
@@ -197,11 +206,13 @@ def delete(world: World, command: DeleteModelVersion, context: Context) -> e.Mod
 
 
 def set_tag(world: World, command: SetModelVersionTag, context: Context) -> e.ModelVersionTagSet:
-    """Raises Invalid for number or tag, NotFound."""
+    """Raises Invalid for number or tag, NotFound, ReviewRequired for what stays as it is."""
     check_model_name(command.name)
     version_number(command.version)
     check_version_tag(command.key, command.value)
     model, version = require_version(world, command.name, command.version)
+    if version.tags.get(command.key) != command.value:
+        require_unpinned(world, model, version, command.key)
     return e.ModelVersionTagSet(
         envelope=envelope(context, e.ModelVersionTagSet, model),
         version=version.version,
@@ -214,13 +225,17 @@ def set_tag(world: World, command: SetModelVersionTag, context: Context) -> e.Mo
 def delete_tag(
     world: World, command: DeleteModelVersionTag, context: Context
 ) -> e.ModelVersionTagDeleted | None:
-    """None when there is no such tag. Raises Invalid for number or key, NotFound."""
+    """None when there is no such tag.
+
+    Raises Invalid for number or key, NotFound, ReviewRequired for what stays as it is.
+    """
     check_model_name(command.name)
     version_number(command.version)
     check_key(command.key, "key")
     model, version = require_version(world, command.name, command.version)
     if command.key not in version.tags:
         return None
+    require_unpinned(world, model, version, command.key)
     return e.ModelVersionTagDeleted(
         envelope=envelope(context, e.ModelVersionTagDeleted, model),
         version=version.version,

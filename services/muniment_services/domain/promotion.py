@@ -29,13 +29,16 @@ from muniment_services.domain.errors import (
     NotAllowedNow,
     NotFound,
     ReviewRequired,
+    SeenOtherwise,
 )
 from muniment_services.domain.limits import check_length, stated
 from muniment_services.domain.promotion_evidence import FileDigests, evidence_of, fingerprint
 from muniment_services.domain.promotion_guard import (
+    authors_of,
     decided_under,
     is_current,
     origins_of_move,
+    origins_of_version,
     others,
     proven,
     refusal,
@@ -62,7 +65,10 @@ from muniment_services.domain.review import Comment, Hand, Request, Target, hand
 
 COMMENT_CHARS_MAX = 10_000
 REQUESTS_OPEN_MAX = 100
-COMMENTS_MAX = 1000
+REQUESTS_OF_ONE_MAX = 20
+"""Of one requester, who shall not use up what all have."""
+COMMENTS_OF_ONE_MAX = 100
+"""On one version, by one author."""
 COMMENT_PLACE = "-"
 """Between the model's id and what tells its comments apart."""
 
@@ -91,12 +97,21 @@ class CancelRequest(ReviewCommand, frozen=True, kw_only=True):
 class RejectRequest(ReviewCommand, frozen=True, kw_only=True):
     """Turn a request down."""
 
+    def further_needs(self, world: World) -> tuple[AggregateKey, ...]:
+        """What the version comes from: who made it has no say."""
+        return origins_of_version(world, self.name, self.version)
+
 
 class ApproveRequest(ReviewCommand, frozen=True, kw_only=True):
-    """Approve a request. files: digests of the version's files, as evidence; None: not gathered."""
+    """Approve a request.
+
+    files: digests of the version's files, as evidence; None: not gathered. evidence_sha256: of the
+    evidence that the caller looked at, in hex; None: it does not say.
+    """
 
     archive_others: bool = False
     files: FileDigests | None = None
+    evidence_sha256: str | None = None
 
     def further_needs(self, world: World) -> tuple[AggregateKey, ...]:
         """What the version comes from, and those that it may archive."""
@@ -118,9 +133,10 @@ class UpdateComment(Command, frozen=True, kw_only=True):
 
 
 class DeleteComment(Command, frozen=True, kw_only=True):
-    """Delete one's own comment."""
+    """Delete a comment: one's own, or as_manager of the model any."""
 
     comment_id: str
+    as_manager: bool = False
 
 
 def target_of(stage: str) -> Target:
@@ -144,6 +160,12 @@ def request(world: World, command: RequestTransition, context: Context) -> e.Tra
         )
     if len(model.review.requests) >= REQUESTS_OPEN_MAX:
         raise Invalid(f"A model has at most {REQUESTS_OPEN_MAX} open requests.")
+    me = context.actor.principal_id
+    if sum(open_.requester == me for open_ in model.review.requests) >= REQUESTS_OF_ONE_MAX:
+        raise Invalid(
+            f"One requester has at most {REQUESTS_OF_ONE_MAX} open requests for a model. Cancel "
+            "one first."
+        )
     _require_comment(in_force(world, model, target) or NO_RULE, comment)
     return e.TransitionRequested(
         envelope=envelope(context, e.TransitionRequested, model),
@@ -171,9 +193,15 @@ def cancel(world: World, command: CancelRequest, context: Context) -> e.Transiti
 
 
 def reject(world: World, command: RejectRequest, context: Context) -> e.TransitionRequestRejected:
-    """Raises Invalid, NotFound."""
+    """Whose approval could not count may not reject either. Raises Invalid, NotFound,
+    ReviewRequired."""
     comment = _comment(command.comment)
     model, version, found = _open(world, command)
+    files = FileDigests(location=version.storage_location)
+    case = case_of(world, model, found, files, context.now_ms, context.gives)
+    rights = context.rights(model, found.target)[:RIGHTS_MAX]
+    if reason := case.barred(hand_of(context.actor), rights):
+        raise ReviewRequired(f"This caller has no say in this request: {reason}.")
     return e.TransitionRequestRejected(
         envelope=envelope(context, e.TransitionRequestRejected, model),
         version=version.version,
@@ -187,7 +215,8 @@ def reject(world: World, command: RejectRequest, context: Context) -> e.Transiti
 def approve(world: World, command: ApproveRequest, context: Context) -> e.TransitionApproved:
     """One event, which moves the version if it is the last approval that is needed.
 
-    Raises Invalid, NotFound, NotAllowedNow, ReviewRequired for what a policy asks for besides.
+    Raises Invalid, NotFound, NotAllowedNow, ReviewRequired for what a policy asks for besides,
+    SeenOtherwise.
     """
     comment = _comment(command.comment)
     model, version, found = _open(world, command)
@@ -202,11 +231,18 @@ def approve(world: World, command: ApproveRequest, context: Context) -> e.Transi
         raise Invalid("The version was replaced while it was approved. Look at it again.")
     files = command.files or FileDigests(location=version.storage_location)
     case = case_of(world, model, found, files, context.now_ms, context.gives)
+    if command.evidence_sha256 not in (None, case.evidence_sha256.hex()):
+        raise SeenOtherwise(
+            f"What version {version.version} of {model.name} rests on is another than "
+            "'evidence_sha256' says. Ask transition-requests/list for what it is now, and look at "
+            "it again."
+        )
     standing, void = case.weighed()
     rights = context.rights(model, target)[:RIGHTS_MAX]
     groups = _checked_approver(case, standing, rights, context)
     _require_comment(rule, comment)
-    of_run = proven(world, version, case.run)
+    run = source_run(world, version)
+    of_run = proven(world, version, run)
     if lacking := rule.unmet(version, of_run, context.holds):
         raise ReviewRequired(refusal(model, target, rule, lacking))
     me = hand_of(context.actor)
@@ -229,7 +265,7 @@ def approve(world: World, command: ApproveRequest, context: Context) -> e.Transi
         from_stage=version.stage if target.kind == STAGE else None,
         previous_version=model.aliases.get(target.name) if target.kind == ALIAS else None,
         archived=archived,
-        evidence=evidence_of(files, rule, version, case.run, of_run is not None, context),
+        evidence=evidence_of(files, rule, version, run, of_run is not None, context),
         decided_under=decided_under(world, model, target, bool(archived)),
         rights=rights,
         access_version=state_of(world).version,
@@ -245,17 +281,17 @@ def case_of(
     now_ms: int,
     gives: Gives,
 ) -> Case:
-    """A request as it stands now. files: the version's; its run must have been loaded."""
+    """A request as it stands now. files: the version's, whose origins must have been loaded."""
     version = model.versions[request.version]
     run = source_run(world, version)
+    rule = in_force(world, model, request.target) or NO_RULE
     return Case(
         world=world,
         model=model,
-        version=version,
         request=request,
-        rule=in_force(world, model, request.target) or NO_RULE,
-        run=run,
-        evidence_sha256=fingerprint(files, version, run),
+        rule=rule,
+        authors=authors_of(world, version),
+        evidence_sha256=fingerprint(files, rule, version, run),
         now_ms=now_ms,
         gives=gives,
     )
@@ -267,8 +303,10 @@ def add_comment(world: World, command: AddComment, context: Context) -> e.Versio
     if text is None:
         raise Invalid("A comment is not empty.")
     model, version = require_version(world, command.name, command.version)
-    if len(model.review.comments) >= COMMENTS_MAX:
-        raise Invalid(f"A model has at most {COMMENTS_MAX} comments.")
+    made = (context.actor.principal_id, version.version)
+    mine = sum((c.author, c.version) == made for c in model.review.comments.values())
+    if mine >= COMMENTS_OF_ONE_MAX:
+        raise Invalid(f"One author has at most {COMMENTS_OF_ONE_MAX} comments on a version.")
     return e.VersionCommentAdded(
         envelope=envelope(context, e.VersionCommentAdded, model),
         version=version.version,
@@ -299,8 +337,11 @@ def update_comment(
 def delete_comment(
     world: World, command: DeleteComment, context: Context
 ) -> e.VersionCommentDeleted:
-    """Raises NotFound, ReviewRequired for another's."""
-    model, found = _own_comment(world, command.comment_id, context)
+    """Raises NotFound, ReviewRequired for another's, unless as the model's manager."""
+    if command.as_manager:
+        model, found = _required_comment(world, command.comment_id)
+    else:
+        model, found = _own_comment(world, command.comment_id, context)
     return e.VersionCommentDeleted(
         envelope=envelope(context, e.VersionCommentDeleted, model),
         version=found.version,
@@ -317,12 +358,17 @@ def comment_of(world: World, comment_id: str) -> tuple[RegisteredModel, Comment]
     return model, model.review.comments[comment_id]
 
 
-def _own_comment(
-    world: World, comment_id: str, context: Context
-) -> tuple[RegisteredModel, Comment]:
+def _required_comment(world: World, comment_id: str) -> tuple[RegisteredModel, Comment]:
     found = comment_of(world, comment_id)
     if found is None:
         raise NotFound(f"There is no comment with id={comment_id}")
+    return found
+
+
+def _own_comment(
+    world: World, comment_id: str, context: Context
+) -> tuple[RegisteredModel, Comment]:
+    found = _required_comment(world, comment_id)
     if found[1].author != context.actor.principal_id:
         raise ReviewRequired("A comment is changed by whoever wrote it, and by nobody else.")
     return found

@@ -66,15 +66,15 @@ def evidence_of(
         dataset_digests=tuple(e.DatasetDigest(name=d.name, digest=d.digest) for d in datasets),
         artifacts_sha256=files.sha256,
         proven=proven,
-        sha256=fingerprint(files, version, run),
+        sha256=fingerprint(files, rule, version, run),
     )
 
 
-def fingerprint(files: FileDigests, version: ModelVersion, run: Run | None) -> bytes:
+def fingerprint(files: FileDigests, rule: Rule, version: ModelVersion, run: Run | None) -> bytes:
     """SHA-256 over all that an approval must rest on to count; its form: `Evidence.sha256`."""
     metrics = {} if run is None else run.metrics
     datasets = () if run is None else run.datasets
-    form = {
+    form: dict[str, object] = {
         "run_id": version.run_id or None,
         "location": version.storage_location,
         "files": None if files.sha256 is None else files.sha256.hex(),
@@ -83,6 +83,8 @@ def fingerprint(files: FileDigests, version: ModelVersion, run: Run | None) -> b
         "metrics": {key: metric.value.hex() for key, metric in metrics.items()},
         "datasets": sorted((d.name, d.digest) for d in datasets),
     }
+    if pinned := {key: value for key, value in version.tags.items() if rule.pins(key)}:
+        form["tags"] = pinned
     text = json.dumps(form, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).digest()
 

@@ -19,15 +19,18 @@ from muniment_schemas.promotion_events import ALIAS, STAGE
 from muniment_services.domain.access import state_of
 from muniment_services.domain.commands import AggregateKey, Context, State, World
 from muniment_services.domain.errors import Invalid, ReviewRequired, Void
+from muniment_services.domain.limits import shown
 from muniment_services.domain.logged_model import KIND as LOGGED_MODEL
+from muniment_services.domain.logged_model import LoggedModel
 from muniment_services.domain.promotion_policy import Rule, all_in_force, escapes, in_force
 from muniment_services.domain.registered_model import KIND as MODEL
-from muniment_services.domain.registered_model import ModelVersion, RegisteredModel
+from muniment_services.domain.registered_model import ModelVersion, RegisteredModel, reached
 from muniment_services.domain.registry_names import ARCHIVED, version_number
 from muniment_services.domain.registry_source import is_within
-from muniment_services.domain.review import Target
+from muniment_services.domain.review import Hand, Target
 from muniment_services.domain.run import KIND as RUN
 from muniment_services.domain.run import Run
+from muniment_services.domain.version_files import owners_of_files
 
 ARCHIVE = Target(STAGE, ARCHIVED)
 
@@ -35,16 +38,20 @@ Moved = e.StageTransitioned | e.AliasSet | e.TransitionApproved
 
 
 def origins_of_version(world: World, name: str, version: str) -> tuple[AggregateKey, ...]:
-    """The run and the logged model that a version comes from, as far as it says so."""
+    """What a version comes from; nothing if there is no such version."""
     model: Any = world.named(MODEL, name)
     try:
         of = None if model is None else model.versions.get(version_number(version))
     except Invalid:
         return ()
-    if of is None:
-        return ()
-    found = ((RUN, of.run_id), (LOGGED_MODEL, of.logged_model_id))
-    return tuple((kind, origin) for kind, origin in found if origin)
+    return () if of is None else origins_of(of)
+
+
+def origins_of(version: ModelVersion) -> tuple[AggregateKey, ...]:
+    """The run and the logged models that a version comes from, by what it says and its files."""
+    named = ((RUN, version.run_id), (LOGGED_MODEL, version.logged_model_id))
+    found = [(kind, origin) for kind, origin in named if origin]
+    return tuple(dict.fromkeys([*found, *owners_of_files(version)]))
 
 
 def origins_of_move(
@@ -62,6 +69,24 @@ def source_run(world: World, version: ModelVersion) -> Run | None:
     found = world.known(RUN, version.run_id) if version.run_id else None
     assert found is None or isinstance(found, Run)
     return found
+
+
+def authors_of(world: World, version: ModelVersion) -> tuple[tuple[str, Hand], ...]:
+    """All who had a hand in what a version is, each with words for what it is: whoever registered
+    it and what it was copied from, and who made the run and the logged model that it comes from.
+
+    What it comes from must have been loaded.
+    """
+    found = [("the author of the version", version.author)]
+    found += [("the author of a version that it was copied from", h) for h in version.copied_from]
+    for kind, origin in origins_of(version):
+        known: Any = world.known(kind, origin)
+        if isinstance(known, Run) and known.created_by:
+            found.append(("the author of its run", Hand(known.created_by)))
+        elif isinstance(known, LoggedModel) and known.created_by:
+            hand = Hand(known.created_by, known.created_through)
+            found.append(("whoever made its logged model", hand))
+    return tuple(found)
 
 
 def proven(world: World, version: ModelVersion, run: Run | None) -> Run | None:
@@ -139,6 +164,19 @@ def require_archivable(
     for other in archived:
         version = model.versions[other.version]
         require_unguarded(world, model, version, ARCHIVE, context, comment)
+
+
+def require_unpinned(world: World, model: RegisteredModel, version: ModelVersion, key: str) -> None:
+    """Raise ReviewRequired when a tag is part of what a version was promoted for, and stays."""
+    for target in reached(model, version):
+        rule = in_force(world, model, target)
+        if rule is not None and rule.pins(key):
+            raise ReviewRequired(
+                f"Version {version.version} of {model.name} is {target.shown} by the policy "
+                f"{', '.join(rule.names)}, among other things for its tag {shown(key)}, which "
+                "stays as it is while it is. Register another version, or take this one out of "
+                f"{target.shown} first."
+            )
 
 
 def refusal(model: RegisteredModel, target: Target, rule: Rule, lacking: list[str]) -> str:

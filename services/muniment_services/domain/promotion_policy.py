@@ -20,7 +20,12 @@ from muniment_services.domain.commands import AggregateKey, Command, Context, St
 from muniment_services.domain.errors import Invalid, NotFound
 from muniment_services.domain.limits import check_length, shown, stated
 from muniment_services.domain.registered_model import ModelVersion, RegisteredModel
-from muniment_services.domain.registry_names import check_new_alias, stage_of
+from muniment_services.domain.registry_names import (
+    PROMPT_RUNS_TAG,
+    PROMPT_TAG_PREFIXES,
+    check_new_alias,
+    stage_of,
+)
 from muniment_services.domain.review import Hand, Target
 from muniment_services.domain.run import Run
 
@@ -66,7 +71,7 @@ class SetPromotionPolicy(Command, frozen=True, kw_only=True):
     approvals: int = 1
     approver_groups: tuple[str, ...] = ()
     exclude_requester: bool = True
-    exclude_author: bool = False
+    exclude_author: bool = True
     required_tags: tuple[str, ...] = ()
     condition: str | None = None
     required_comment: bool = False
@@ -211,6 +216,12 @@ class Rule:
                 lacking.append(f"a source run of which `{condition}` is true")
         return lacking
 
+    def pins(self, key: str) -> bool:
+        """Whether a version's tag of this key is part of what it is promoted for."""
+        if key.startswith(PROMPT_TAG_PREFIXES):
+            return key != PROMPT_RUNS_TAG
+        return any(tag.partition("=")[0] == key for tag in self.required_tags)
+
     def asked_groups(self, groups: frozenset[str]) -> tuple[str, ...]:
         """Those of an approver's groups that count here, sorted."""
         asked = frozenset[str]().union(*self.group_sets)
@@ -220,12 +231,19 @@ class Rule:
         """Whether an approval by a member of these groups counts."""
         return all(wanted & set(groups) for wanted in self.group_sets)
 
-    def why_not(self, approver: Hand, author: Hand, requester: Hand) -> str | None:
-        """Why a principal may not approve, itself or through another; None: it may."""
+    def why_not(
+        self, approver: Hand, authors: Sequence[tuple[str, Hand]], requester: Hand
+    ) -> str | None:
+        """Why a principal may not approve, itself or through another; None: it may.
+
+        authors: of the version, each with words for what it is.
+        """
         if self.exclude_requester and approver.same_hand(requester):
             return "whoever asks for a promotion may not approve it"
-        if self.exclude_author and approver.same_hand(author):
-            return "whoever registered the version may not approve its promotion"
+        if self.exclude_author:
+            for words, author in authors:
+                if approver.same_hand(author):
+                    return f"{words} may not approve its promotion"
         return None
 
 

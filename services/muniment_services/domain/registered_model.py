@@ -11,12 +11,12 @@ gaps; `evolve` refuses what cannot follow from it all the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
 from muniment_schemas import events as e
-from muniment_schemas.promotion_events import ALIAS
+from muniment_schemas.promotion_events import ALIAS, STAGE
 from muniment_services.domain import review
 from muniment_services.domain.commands import AggregateKey, Command, Context, State, World
 from muniment_services.domain.errors import Invalid, NotFound, Void
@@ -28,7 +28,7 @@ from muniment_services.domain.registry_names import (
     check_model_name,
     version_number,
 )
-from muniment_services.domain.review import NOTHING_ASKED, Hand, Review
+from muniment_services.domain.review import NOTHING_ASKED, Hand, Review, Target
 
 KIND = "registered_model"
 
@@ -47,7 +47,8 @@ class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
     """One version. Texts that were not given are empty; a description may also be None.
 
     logged_model_id: the logged model that was registered. created_by: the principal that registered
-    the version; created_through: those that acted for it. Times: milliseconds since 1970.
+    the version; created_through: those that acted for it. copied_from: who registered the versions
+    that it is a copy of. Times: milliseconds since 1970.
     """
 
     name: str
@@ -64,6 +65,7 @@ class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
     tags: dict[str, str]
     created_by: str
     created_through: tuple[str, ...] = ()
+    copied_from: tuple[Hand, ...] = ()
 
     @property
     def author(self) -> Hand:
@@ -74,7 +76,8 @@ class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
 class RegisteredModel(State, frozen=True, kw_only=True):
     """A registered model. last_version: the highest number ever given, deleted ones included.
 
-    created_by: the principal that made it, and so is its manager.
+    created_by: the principal that made it, and so is its manager. reviewed: the versions that got
+    by an approval under a policy to where they still are.
     """
 
     model_id: str
@@ -89,6 +92,7 @@ class RegisteredModel(State, frozen=True, kw_only=True):
     created_by: str
     workspace: str
     review: Review = NOTHING_ASKED
+    reviewed: tuple[tuple[int, Target], ...] = ()
 
 
 def require(world: World, name: str) -> RegisteredModel:
@@ -139,6 +143,13 @@ def aliases_of(model: RegisteredModel, version: int) -> list[str]:
     return sorted(alias for alias, target in model.aliases.items() if target == version)
 
 
+def reached(model: RegisteredModel, version: ModelVersion) -> Iterator[Target]:
+    """The stage and the aliases that a version has."""
+    yield Target(STAGE, version.stage)
+    for alias in aliases_of(model, version.version):
+        yield Target(ALIAS, alias)
+
+
 def envelope(context: Context, event: type[e.Event], model: RegisteredModel) -> e.Envelope:
     """The envelope of a further event of a model."""
     return context.envelope(event, model.model_id, expected_version=model.version)
@@ -155,8 +166,20 @@ def evolve(state: RegisteredModel | None, event: e.Event) -> RegisteredModel | N
     changes = _model_changes(state, event)
     if changes is None:
         changes = _version_changes(state, event)
-    reviewed = review.evolve(state.review, event)
-    return msgspec.structs.replace(state, version=state.version + 1, review=reviewed, **changes)
+    asked = review.evolve(state.review, event)
+    after = msgspec.structs.replace(state, version=state.version + 1, review=asked, **changes)
+    return msgspec.structs.replace(after, reviewed=_reviewed(after, event))
+
+
+def _reviewed(after: RegisteredModel, event: e.Event) -> tuple[tuple[int, Target], ...]:
+    found = dict.fromkeys(after.reviewed)
+    if isinstance(event, e.TransitionApproved) and event.completes and event.evidence.policies:
+        found[event.version, Target(event.target_kind, event.target)] = None
+    return tuple(
+        (number, target)
+        for number, target in found
+        if number in after.versions and target in reached(after, after.versions[number])
+    )
 
 
 def _created(state: RegisteredModel | None, event: e.RegisteredModelCreated) -> RegisteredModel:
@@ -257,6 +280,7 @@ def _version_created(state: RegisteredModel, event: e.ModelVersionCreated) -> di
         tags=event.tags,
         created_by=event.envelope.actor.principal_id,
         created_through=event.envelope.actor.delegation,
+        copied_from=tuple(Hand(one.principal_id, one.delegation) for one in event.copied_authors),
     )
     return {
         "versions": {**state.versions, event.version: created},

@@ -31,6 +31,13 @@ ACTIVE_STAGES = (STAGING, PRODUCTION)
 
 PROMPT_TAG = "mlflow.prompt.is_prompt"
 PROMPT_TEXT_TAG = "mlflow.prompt.text"
+PROMPT_RUNS_TAG = "mlflow.prompt.associatedRunIds"
+"""Where a prompt was used; clients go on writing it."""
+PROMPT_TAG_PREFIXES = ("mlflow.prompt.", "_mlflow_prompt_")
+"""What a prompt's version says is in tags: its text, type, response format and model's settings.
+
+Source: MLflow 3.17, `mlflow/prompt/constants.py`.
+"""
 
 # Both match with `$`, as MLflow does, which lets one trailing newline pass.
 _ALIAS = re.compile(r"^[\w\-]*$")

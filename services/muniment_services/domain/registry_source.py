@@ -26,6 +26,7 @@ from muniment_services.domain.registered_model import (
     require_version,
 )
 from muniment_services.domain.registry_names import is_prompt, stage_of
+from muniment_services.domain.review import Hand
 
 PROMPT_SOURCES = frozenset({"dummy-source", "prompt-template"})
 """What clients send as the source of a prompt's version, which has no files."""
@@ -35,16 +36,23 @@ HOST_SCHEMES = frozenset(
 )
 """Schemes whose URI names the host to connect to."""
 
+AUTHORS_MAX = 100
+"""Authors that a copy of versions remembers."""
+
 _PROXY_ROUTE = ("api", "2.0", "mlflow-artifacts", "artifacts")
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """A source with the run and the logged model that it belongs to, as far as they are known."""
+    """A source with the run and the logged model that it belongs to, as far as they are known.
+
+    authors: who registered the versions that it is a copy of, the last first.
+    """
 
     source: str
     run_id: str
     model_id: str
+    authors: tuple[Hand, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +98,29 @@ def model_named_by(source: str) -> str | None:
     return _parse(source).name or None
 
 
-def locate(world: World, origin: Origin) -> tuple[str, Origin]:
-    """The place of a checked source's files, and the origin with the run that is known by now.
+def named_of_run(source: str) -> tuple[str, str, str] | None:
+    """The run of a `runs:/RUN/NAME/PATH` source, the name, and the path below; None for others.
 
+    Clients take NAME for a logged model of the run as well as for a folder of its files.
+    """
+    split = urlsplit(source)
+    if split.scheme != "runs":
+        return None
+    run_id, _, below = split.path.lstrip("/").partition("/")
+    name, _, path = below.partition("/")
+    return run_id, name, path.strip("/")
+
+
+def locate(world: World, origin: Origin, of_run: str | None) -> tuple[str, Origin]:
+    """The place of a checked source's files, and the origin with what is known by now.
+
+    of_run: the logged model that a `runs:/` source leads to. What it leads to later is another
+    matter: the place is where this one's files are.
     Raises NotFound or NotAllowedNow when the logged model does not exist.
     """
     if _split(origin.source).scheme != "models":
         if not origin.model_id:
-            return origin.source, origin
+            return _of_run(world, origin, of_run)
         found = logged_models.require_active(world, origin.model_id)
         return origin.source, _with_run(origin, found)
     uri = _parse(origin.source)
@@ -113,6 +136,15 @@ def locate(world: World, origin: Origin) -> tuple[str, Origin]:
             f"'{origin.source}'.Error: {error.message}"
         ) from None
     return found.artifact_uri, _with_run(origin, found)
+
+
+def _of_run(world: World, origin: Origin, model_id: str | None) -> tuple[str, Origin]:
+    named = named_of_run(origin.source)
+    found = None if model_id is None else world.get(logged_models.KIND, model_id)
+    if named is None or not isinstance(found, logged_models.LoggedModel):
+        return origin.source, origin
+    place = f"{found.artifact_uri.rstrip('/')}/{named[2]}".rstrip("/")
+    return place, replace(origin, model_id=found.model_id)
 
 
 def _with_run(origin: Origin, model: logged_models.LoggedModel) -> Origin:
@@ -157,7 +189,12 @@ def _resolved(world: World, source: str, run_id: str | None, model_id: str | Non
             f"Invalid model version source: '{source}'. The run_id and model_id request parameters "
             "must match the referenced model version."
         )
-    return Origin(f"models:/{uri.name}/{version.version}", version.run_id, "")
+    authors = tuple(dict.fromkeys((version.author, *version.copied_from)))
+    if len(authors) > AUTHORS_MAX:
+        raise Invalid(
+            f"'{source}' is a copy of copies by {AUTHORS_MAX} people. Register its files anew."
+        )
+    return Origin(f"models:/{uri.name}/{version.version}", version.run_id, "", authors)
 
 
 def _number(world: World, uri: ModelUri) -> str:
@@ -188,6 +225,7 @@ def _check_run_source(world: World, origin: Origin) -> None:
         of_run = split.path.lstrip("/").partition("/")[0]
         if split.netloc or not origin.run_id or of_run != origin.run_id:
             _refuse(source, "run_id")
+        _run_artifacts(world, origin)
     if split.scheme == "models" and (split.netloc or _parse(source).model_id is not None):
         _refuse(source, "model_id")
     if is_proxied(source) and not (

@@ -35,6 +35,7 @@ _DRIVER_TEXT = re.compile(r"\((?:sqlite3|raised as a result)[.\s].*", re.DOTALL)
 # What a placeholder `${any:KIND}` of an answer stands for.
 _KINDS: Mapping[str, str] = {
     "hex32": r"[0-9a-f]{32}",
+    "sha256": r"[0-9a-f]{64}",
     "id": r"\d+",
     "iso-time": _ISO_TIME.pattern,
     "ms": r"\d{13}",

@@ -11,11 +11,13 @@ import duckdb
 import pytest
 
 from muniment_projections.artifacts.apply import ArtifactsProjection
+from muniment_projections.runner import ProjectionsUnavailable
 from muniment_services.artifacts.base import Stored
 from muniment_services.artifacts.keeper import Artifacts
 from muniment_services.artifacts.local import LocalArtifacts
 from muniment_services.artifacts.verify import CHANGED, MISSING, UNRECORDED, verify_artifacts
-from muniment_services.domain.errors import ReviewRequired
+from muniment_services.authority import Denied
+from muniment_services.domain.errors import Quarantined, ReviewRequired
 from muniment_services.log.base import LogUnavailable
 
 RUN = "0123456789abcdef0123456789abcdef"
@@ -49,9 +51,19 @@ def test_the_file_is_there_before_its_event(tmp_path: Path) -> None:
     assert seen == [(3, False, True), (5, True, True)]
 
 
-@pytest.mark.parametrize("refusal", [LogUnavailable("disk full"), ReviewRequired("it stays")])
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        LogUnavailable("disk full"),
+        ReviewRequired("it stays"),
+        Denied("the grant was taken back meanwhile"),
+        Quarantined("run", RUN),
+        ProjectionsUnavailable("they are read anew"),
+        asyncio.CancelledError(),
+    ],
+)
 def test_an_upload_that_cannot_be_recorded_leaves_what_was_there(
-    tmp_path: Path, refusal: Exception
+    tmp_path: Path, refusal: BaseException
 ) -> None:
     artifacts = keeper(tmp_path)
 
@@ -78,6 +90,91 @@ def test_an_upload_that_cannot_be_recorded_leaves_what_was_there(
     asyncio.run(run())
 
 
+@pytest.mark.parametrize("accepted", [True, False])
+def test_an_upload_that_is_given_up_while_it_is_recorded_goes_by_its_event(
+    tmp_path: Path, accepted: bool
+) -> None:
+    artifacts = keeper(tmp_path)
+
+    async def accept(stored: Stored, replaced: bool) -> None:
+        return
+
+    async def run() -> bytes:
+        await artifacts.upload("f", body(b"old"), accept)
+        recording, heard = asyncio.Event(), asyncio.Event()
+
+        async def record(stored: Stored, replaced: bool) -> None:
+            recording.set()
+            await heard.wait()
+            if not accepted:
+                raise Denied("no more")
+
+        upload = asyncio.create_task(artifacts.upload("f", body(b"new"), record))
+        await recording.wait()
+        upload.cancel()
+        await asyncio.sleep(0)
+        heard.set()
+        with pytest.raises(asyncio.CancelledError):
+            await upload
+        assert not artifacts.is_changing("f")
+        assert list((tmp_path / "staging").iterdir()) == []
+        return b"".join([chunk async for chunk in (await artifacts.store.get("f")).chunks])
+
+    assert asyncio.run(run()) == (b"new" if accepted else b"old")
+
+
+def test_an_upload_that_is_given_up_at_any_step_leaves_a_file_that_its_event_speaks_of(
+    tmp_path: Path,
+) -> None:
+    artifacts = keeper(tmp_path)
+    log = [b"0"]
+
+    async def upload(number: int) -> None:
+        content = b"%d" % number
+
+        async def record(stored: Stored, replaced: bool) -> None:
+            for _ in range(3):
+                await asyncio.sleep(0)
+            log.append(content)
+
+        await artifacts.upload("f", body(content), record)
+
+    async def run() -> None:
+        await upload(0)
+        for steps in range(1, 60):
+            given_up = asyncio.create_task(upload(steps))
+            for _ in range(steps):
+                await asyncio.sleep(0.0002)
+            given_up.cancel()
+            await asyncio.wait([given_up])
+            chunks = (await artifacts.store.get("f")).chunks
+            assert b"".join([chunk async for chunk in chunks]) == log[-1]
+            assert list((tmp_path / "staging").iterdir()) == []
+
+    asyncio.run(run())
+    assert len(log) > 2
+
+
+def test_a_deletion_that_is_refused_half_way_removes_what_it_recorded(tmp_path: Path) -> None:
+    artifacts = keeper(tmp_path)
+
+    async def upload(stored: Stored, replaced: bool) -> None:
+        return
+
+    async def deletion(owners: Mapping[str, int]) -> AsyncIterator[str]:
+        yield RUN
+        raise Denied("no more")
+
+    async def run() -> None:
+        for path in ("0/loose", f"0/{RUN}/artifacts/a"):
+            await artifacts.upload(path, body(b"1"), upload)
+        with pytest.raises(Denied):
+            await artifacts.delete("0", deletion)
+        assert [entry.path async for entry in artifacts.store.walk("")] == ["0/loose"]
+
+    asyncio.run(run())
+
+
 def test_a_deletion_is_recorded_by_owner_before_the_files_go(tmp_path: Path) -> None:
     artifacts = keeper(tmp_path)
     seen: list[dict[str, int]] = []
@@ -85,9 +182,11 @@ def test_a_deletion_is_recorded_by_owner_before_the_files_go(tmp_path: Path) -> 
     async def upload(stored: Stored, replaced: bool) -> None:
         return
 
-    async def deletion(owners: Mapping[str, int]) -> None:
+    async def deletion(owners: Mapping[str, int]) -> AsyncIterator[str]:
         assert await artifacts.store.size("0/loose") == 1
         seen.append(dict(owners))
+        for owner in owners:
+            yield owner
 
     async def run() -> None:
         for path in ("0/loose", f"0/{RUN}/artifacts/a", f"0/{RUN}/artifacts/b/c"):
@@ -106,8 +205,9 @@ def test_a_deletion_that_cannot_be_recorded_removes_nothing(tmp_path: Path) -> N
     async def upload(stored: Stored, replaced: bool) -> None:
         return
 
-    async def deletion(owners: Mapping[str, int]) -> None:
+    async def deletion(owners: Mapping[str, int]) -> AsyncIterator[str]:
         raise ConnectionError
+        yield ""  # makes this a generator
 
     async def run() -> None:
         await artifacts.upload("f", body(b"1"), upload)

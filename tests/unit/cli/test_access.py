@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from harness.server import Server, running_muniment
@@ -52,11 +53,35 @@ def test_a_grant_from_its_making_to_its_end(call: Call, server: Server) -> None:
     assert "no grants" in call("access", "list", "--to", f"principal:{grant_id}", *at).out
 
 
+def test_all_that_somebody_was_given_ends_by_one_command(call: Call, server: Server) -> None:
+    at = ("--url", server.url)
+    whoami = httpx.get(f"{server.url}/api/v1/whoami").json()
+    who = f"principal:{whoami['principal_id']}"
+    for on in ("model:a", "model:b"):
+        assert call("access", "grant", "viewer", "--to", who, "--on", on, *at).status == 0
+    token = ("token", "create", "nightly", "--service", *at)
+    assert call(*token).status == 0
+    done = call("access", "revoke", who, "--all", "--reason", "left the company", *at)
+    assert done.status == 0, done.err
+    assert done.lines[0] == "revoked 0 tokens and sessions, 2 grants"
+    assert "still there: the token " in done.lines[1]
+    assert " of nightly, which it made" in done.lines[1]
+    assert "identity provider's to take" in done.lines[-1]
+    assert "no grants" in call("access", "list", "--to", who, *at).out
+    ended = [line for line in call("events", "--type", "GrantRevoked", "--data-dir",
+             server.data_dir).lines if "left the company" in line]  # fmt: skip
+    assert len(ended) == 2
+    again = call("access", "revoke", who, "--all", *at)
+    assert again.lines[0] == "revoked 0 tokens and sessions, 0 grants"
+    nobody = call("access", "revoke", f"principal:{'0' * 32}", "--all", *at)
+    assert (nobody.status, nobody.out) == (1, "")
+
+
 def test_a_grant_is_told_as_an_event(call: Call, server: Server) -> None:
     made = call("access", "grant", "viewer", "--to", "everyone", "--on", "*", "--url", server.url)
     assert made.status == 0, made.err
     shown = call("events", "--type", "GrantMade", "--data-dir", server.data_dir)
-    assert shown.lines[-1].endswith("role=viewer to=everyone on=*:* workspace=default")
+    assert shown.lines[-1].endswith("role=viewer to=everyone on=*:* workspace=default by=local")
 
 
 def test_roles_are_shown_defined_and_removed(call: Call, server: Server) -> None:

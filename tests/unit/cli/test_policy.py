@@ -13,13 +13,13 @@ from unit.cli.conftest import Call
 
 WHOLE = (
     "--model", "credit-*", "--stage", "production", "--alias", "champion", "--approvals", "2",
-    "--approver-group", "risk", "--approver-group", "audit", "--exclude-author",
+    "--approver-group", "risk", "--approver-group", "audit", "--allow-author",
     "--allow-requester", "--tag", "checked=yes", "--condition", "metrics.auc > 0.8",
     "--require-comment", "--workspace", "*",
 )  # fmt: skip
 LINE = (
     "big quorum: credit-* in * to Production, @champion takes 2 approvals by members of risk or "
-    "audit; the requester may approve; the author may not approve; the tag checked=yes; "
+    "audit; the requester may approve; the author may approve; the tag checked=yes; "
     "metrics.auc > 0.8; a comment"
 )
 

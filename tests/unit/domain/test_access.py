@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from harness.world import TestWorld
+from harness.world import ACTOR, TestWorld
 from muniment_auth.permissions import ROLES
 from muniment_schemas import events as e
 from muniment_schemas.access_events import BUILT_IN_ROLES, ClaimPattern, Grant
@@ -87,7 +87,7 @@ def test_the_same_grant_again_is_nothing_new(world: TestWorld) -> None:
     made = make(world, stages=("Staging", "Production"))
     again = grant(stages=("production", "staging"), comment="said differently")
     assert world.do(MakeGrant(grant=again)) is None
-    found = equal_grant(world.state, again, world.now_ms)
+    found = equal_grant(world.state, MakeGrant(grant=again), ACTOR, world.now_ms)
     assert found is not None
     assert found.grant.grant_id == made
     assert make(world, stages=("Staging",)) != made
@@ -238,6 +238,17 @@ def test_grants_have_a_limit(world: TestWorld, monkeypatch: pytest.MonkeyPatch) 
     make(world, subject="b")
     with pytest.raises(Invalid, match="2 grants"):
         world.decide(MakeGrant(grant=grant(subject="c")))
+
+
+def test_who_is_no_admin_has_a_limit_of_their_own(
+    world: TestWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert limits.GRANTS_OF_MAKER_MAX < limits.GRANTS_MAX
+    monkeypatch.setattr("muniment_services.domain.access.GRANTS_OF_MAKER_MAX", 1)
+    make(world, subject="a")
+    with pytest.raises(Invalid, match="made 1 grants"):
+        world.decide(MakeGrant(grant=grant(subject="b"), bounded=True))
+    world.do(MakeGrant(grant=grant(subject="b")))
 
 
 def test_the_state_is_read_back_as_it_was(world: TestWorld) -> None:

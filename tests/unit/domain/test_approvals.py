@@ -24,7 +24,7 @@ from muniment_services.domain.access import (
     state_of,
 )
 from muniment_services.domain.approvals import EVIDENCE_CHANGED, NO_RIGHT, OTHER_GROUPS, SAME_HAND
-from muniment_services.domain.promotion import case_of
+from muniment_services.domain.promotion import NO_RULE, case_of
 from muniment_services.domain.promotion_evidence import FileDigests, fingerprint
 from muniment_services.domain.registry_life import RenameRegisteredModel
 from muniment_services.domain.run_data import LogBatch, LogInputs
@@ -105,7 +105,7 @@ def test_one_of_several_rights_is_enough(desk: Desk) -> None:
 
 def test_an_ownership_that_ended_is_no_right(desk: Desk) -> None:
     desk.world.rights["ana"] = (OWNER,)
-    desk.policy(approvals=2, exclude_requester=False)
+    desk.policy(approvals=2, exclude_requester=False, exclude_author=False)
     assert "having made the model gives no say" in desk.refused("ana")
     desk.policy(stages=("Staging",))
     model_id = desk.model.model_id
@@ -241,7 +241,7 @@ def test_a_metric_beyond_those_that_are_listed_counts_too(
 )
 def test_other_files_are_other_evidence(desk: Desk, other: FileDigests) -> None:
     version = desk.model.versions[1]
-    assert fingerprint(FILES, version, None) != fingerprint(other, version, None)
+    assert fingerprint(FILES, NO_RULE, version, None) != fingerprint(other, NO_RULE, version, None)
     desk.approve("bob", files=FILES)
     assert void(desk, FILES) == {}
     assert void(desk, other) == {"bob": EVIDENCE_CHANGED}
@@ -250,4 +250,4 @@ def test_other_files_are_other_evidence(desk: Desk, other: FileDigests) -> None:
 def test_tags_of_the_version_are_looked_at_anew_and_void_nothing(desk: Desk) -> None:
     version = desk.model.versions[1]
     tagged = msgspec.structs.replace(version, tags={"a": "b"})
-    assert fingerprint(FILES, version, None) == fingerprint(FILES, tagged, None)
+    assert fingerprint(FILES, NO_RULE, version, None) == fingerprint(FILES, NO_RULE, tagged, None)

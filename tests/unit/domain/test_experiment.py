@@ -179,6 +179,12 @@ def test_the_later_of_two_lifecycles_counts(own: str, own_at: int, expected: str
         ("s3://bucket/x#f", "'artifact_location' URL can't include fragments or params."),
         ("https://bucket/x;p", "'artifact_location' URL can't include fragments or params."),
         ("http://[", "'artifact_location' is no URL: \"http://[\""),
+        (
+            "mlflow-artifacts:/0/x/../y",
+            "An 'artifact_location' on this server must be a plain path",
+        ),
+        ("mlflow-artifacts:/0/%2e%2e/y", "An 'artifact_location' on this server must be a plain "),
+        ("mlflow-artifacts://host/0/./y", "An 'artifact_location' on this server must be a plain "),
         ("s3://b/" + "x" * 2042, "Invalid artifact path length. "),
     ],
 )

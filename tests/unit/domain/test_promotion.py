@@ -87,10 +87,10 @@ def test_an_approver_who_approves_anew_is_one_approver(desk: Desk) -> None:
 
 
 def test_exclusions_that_are_added_make_approvals_count_no_more(desk: Desk) -> None:
-    desk.policy(approvals=2, exclude_requester=False)
+    desk.policy(approvals=2, exclude_requester=False, exclude_author=False)
     desk.ask()
     desk.approve("ana")
-    desk.policy(approvals=2, exclude_author=True)
+    desk.policy(approvals=2)
     assert desk.approve("bob").approvals_given == 1
     assert "asks for" in desk.refused("ana")
     assert desk.approve("cid").completes
@@ -233,11 +233,22 @@ def test_a_model_has_so_many_open_requests_at_most(
     desk.ask(stage="Staging")
 
 
+def test_one_requester_has_so_many_open_requests_at_most(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(promotion, "REQUESTS_OF_ONE_MAX", 1)
+    desk.ask()
+    with pytest.raises(Invalid, match="at most 1 open"):
+        desk.ask("2")
+    desk.do("bob", promotion.RequestTransition(name="m", version="2", stage="Production"))
+    assert len(desk.open) == 2
+
+
 # Comments
 
 
 def test_comments_have_limits(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(promotion, "COMMENTS_MAX", 1)
+    monkeypatch.setattr(promotion, "COMMENTS_OF_ONE_MAX", 1)
     long = "x" * (promotion.COMMENT_CHARS_MAX + 1)
     for text in ("", long):
         with pytest.raises(Invalid):
@@ -245,8 +256,10 @@ def test_comments_have_limits(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(Invalid):
         desk.ask(comment=long)
     desk.do("bob", promotion.AddComment(name="m", version="1", text=long[1:]))
-    with pytest.raises(Invalid, match="at most 1"):
-        desk.do("bob", promotion.AddComment(name="m", version="2", text="more"))
+    with pytest.raises(Invalid, match="at most 1 comments on a version"):
+        desk.do("bob", promotion.AddComment(name="m", version="1", text="more"))
+    desk.do("bob", promotion.AddComment(name="m", version="2", text="elsewhere"))
+    desk.do("ana", promotion.AddComment(name="m", version="1", text="of another"))
 
 
 def test_a_comment_is_its_authors_and_keeps_its_beginning(desk: Desk) -> None:

@@ -68,14 +68,14 @@ def test_a_plain_move_is_void_behind_a_policy_that_it_did_not_see(
     [
         {"approvals": 2},
         {"approver_groups": ("risk",)},
-        {"exclude_author": True},
+        {"exclude_author": False},
         {"condition": "metrics.loss < 1"},
         {"required_tags": ("ok",)},
         {"required_comment": True},
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_an_approval_is_void_behind_a_policy_that_asks_for_more(
+def test_an_approval_is_void_behind_a_policy_that_asks_for_something_else(
     desk: Desk, change: dict[str, Any]
 ) -> None:
     desk.policy()
@@ -227,10 +227,10 @@ def test_a_quorum_is_not_reached_by_one_who_also_acts_for_another(desk: Desk) ->
 
 def test_the_author_is_excluded_whoever_registers_for_it(desk: Desk) -> None:
     desk.world.fold(by(desk, CreateModelVersion(name="m", source="s3://b/3"), "ana", "bob"))
-    desk.policy(exclude_author=True)
+    desk.policy()
     desk.do("cid", RequestTransition(name="m", version="3", stage="Production"))
     for who in ("ana", "bob"):
-        assert "registered" in desk.refused(who, version="3")
+        assert "author of the version" in desk.refused(who, version="3")
     assert desk.approval("dan", version="3").completes
 
 

@@ -15,10 +15,12 @@ from muniment_services.domain.model_version import (
     DeleteModelVersion,
     TransitionStage,
 )
+from muniment_services.domain.promotion import ApproveRequest, RequestTransition
 from muniment_services.domain.promotion_policy import RemovePromotionPolicy, SetPromotionPolicy
 from muniment_services.domain.registered_model import RegisteredModel, require
 from muniment_services.domain.registry_life import (
     CreateRegisteredModel,
+    DeleteAlias,
     DeleteRegisteredModel,
     SetAlias,
 )
@@ -48,15 +50,21 @@ class Shelf:
         return require(self.world.state, "m")
 
     def policy(self, **fields: Any) -> None:
-        chosen = {"workspace": "*", "pattern": "m", "approvals": 0, **fields}
+        chosen = {"workspace": "*", "pattern": "m", **fields}
         self.world.do(SetPromotionPolicy(policy="p", **chosen))
 
-    def upload(self, path: str) -> None:
-        self.world.decide(RecordUpload(path=path, size_bytes=1, sha256=b"s" * 32))
+    def review(self, stage: str) -> None:
+        """Version 1 gets to a stage or alias by an approval."""
+        self.world.do(RequestTransition(name="m", version="1", stage=stage), "asker")
+        self.world.do(ApproveRequest(name="m", version="1", stage=stage), "approver")
 
-    def refused(self, path: str) -> bool:
+    def upload(self, path: str, replaces: bool = True) -> None:
+        command = RecordUpload(path=path, size_bytes=1, sha256=b"s" * 32, replaces=replaces)
+        self.world.decide(command)
+
+    def refused(self, path: str, replaces: bool = True) -> bool:
         try:
-            self.upload(path)
+            self.upload(path, replaces)
         except ReviewRequired:
             return True
         return False
@@ -83,8 +91,10 @@ def test_a_folder_is_found_however_the_source_is_spelled(shelf: Shelf, spelling:
     found = list(shelf.world.state.versions_of_files(shelf.run_id))
     assert found == [(shelf.model.model_id, 1)]
     shelf.world.do(TransitionStage(name="m", version="1", stage="Production"))
-    assert not shelf.refused(f"{shelf.folder}/m/f"), "no policy"
     shelf.policy(stages=("Production",))
+    assert not shelf.refused(f"{shelf.folder}/m/f"), "nobody approved it"
+    shelf.world.do(TransitionStage(name="m", version="1", stage="Staging"))
+    shelf.review("Production")
     assert shelf.refused(f"{shelf.folder}/m/f")
     assert shelf.refused(f"{shelf.folder}/m")
     assert not shelf.refused(f"{shelf.folder}/mm/f")
@@ -104,8 +114,9 @@ def test_they_stay_while_an_alias_stands_and_the_policy_does(shelf: Shelf) -> No
     shelf.policy(aliases=("champion",))
     shelf.world.do(SetAlias(name="m", alias="other", version="1"))
     assert not shelf.refused(path)
-    shelf.world.do(SetAlias(name="m", alias="champion", version="1"))
+    shelf.review("@champion")
     assert shelf.refused(path)
+    assert shelf.refused(path, replaces=False)
     with pytest.raises(ReviewRequired, match="version 1 of m, which is @champion by the policy p"):
         shelf.upload(path)
     for above in (path, f"{shelf.folder}/m", shelf.folder, f"1/{shelf.run_id}", "1"):
@@ -113,6 +124,21 @@ def test_they_stay_while_an_alias_stands_and_the_policy_does(shelf: Shelf) -> No
             shelf.world.decide(RecordDeletion(owner=shelf.run_id, path=above, files=1))
     shelf.world.do(RemovePromotionPolicy(policy="p"))
     assert not shelf.refused(path)
+    shelf.policy(aliases=("champion",))
+    assert shelf.refused(path)
+    shelf.world.do(DeleteAlias(name="m", alias="champion"))
+    assert shelf.model.reviewed == ()
+    assert not shelf.refused(path)
+
+
+def test_a_whole_run_goes_on_logging(shelf: Shelf) -> None:
+    shelf.version(f"runs:/{shelf.run_id}")
+    shelf.policy(stages=("Production",))
+    shelf.review("Production")
+    assert shelf.refused(f"{shelf.folder}/f")
+    assert not shelf.refused(f"{shelf.folder}/f", replaces=False)
+    with pytest.raises(ReviewRequired):
+        shelf.world.decide(RecordDeletion(owner=shelf.run_id, path=shelf.folder, files=1))
 
 
 def test_versions_are_forgotten_with_their_deletion_and_found_after_a_restart(

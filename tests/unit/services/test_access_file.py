@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,36 @@ def test_a_role_that_is_not_there_stops_the_start(tmp_path: Path) -> None:
         start(tmp_path / "data", file)
     with pytest.raises(ConfigError, match="cannot read"):
         read(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    ("holder", "says"),
+    [
+        ("to = 'group:ml'\nissuer = 'https://other.example'", "grant 1: 'issuer' "),
+        ("to = 'group:ml'\nissuer = 'https://id.example/'", "exactly as written"),
+        ("to = 'claims'\nissuer = 'https://other.example'\nclaims = { sub = 'x' }", "'issuer' "),
+        ("to = 'principal:anna'", "no principal's id"),
+    ],
+)
+def test_a_grant_that_nobody_could_hold_stops_the_start(
+    tmp_path: Path, holder: str, says: str
+) -> None:
+    file, url = tmp_path / "access.toml", "https://id.example"
+    file.write_text(f"[[grant]]\n{holder}\nrole = 'viewer'\non = '*'\n")
+
+    async def main(issuer: str | None) -> None:
+        settings = Settings(
+            data_dir=tmp_path / "data",
+            access_file=file,
+            issuer=issuer,
+            audience=None if issuer is None else "muniment",
+        )
+        async with bootstrap.services(settings):
+            pass
+
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        asyncio.run(main(url))
+    asyncio.run(main(None))
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,18 @@ def test_of_several_providers_one_chooses_on_a_page_without_scripts(tmp_path: Pa
     on_stage(tmp_path, test, CORP, PARTNER)
 
 
+def test_whoever_acts_for_another_gets_no_session(tmp_path: Path) -> None:
+    async def test(stage: Stage) -> None:
+        stage.provider.delegation = ("a" * 32,)
+        browser = stage.browser()
+        answer = await browser.log_in()
+        assert answer.status == 403
+        assert "acts for another" in answer.body.decode()
+        assert (browser.cookies, stage.sessions()) == ({}, [])
+
+    on_stage(tmp_path, test)
+
+
 async def _begun(browser: Browser) -> str:
     begun = await browser.ask("GET", "/login")
     return browser.provider.agree(begun.header("location"))
