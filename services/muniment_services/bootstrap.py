@@ -222,15 +222,7 @@ async def _services(
     entries = () if settings.access_file is None else access_file.read(settings.access_file)
     issuers = settings.all_issuers() if verifier is None else verifier.issuers
     access_file.check_holders(entries, [issuer.url for issuer in issuers])
-    log = open_log(settings)
-    await log.start()
-    events = codec(log)
-    try:
-        ends = await log.end_offsets()
-        store = await asyncio.to_thread(_caught_up_store, log, events, settings, ends, startup)
-    except BaseException:
-        await log.close()
-        raise
+    log, events, store = await _opened(settings, startup)
     artifacts = open_artifacts(settings)
     await artifacts.start()
     runner = Runner(store)
@@ -245,7 +237,6 @@ async def _services(
     fold.start()
     reports.start()
     snapshotter.start_looking()
-    prover: Prover | None = None
     try:
         place = open_keys(settings)
         identities = Identities(
@@ -254,13 +245,14 @@ async def _services(
         erasures = Erasures(place, fold, lambda command: _submit(writer, command), now_ms)
         await _first_events(events, writer, state, identities)
         await erasures.finish()
-        framed = events
-        if settings.schema_registry is not None:
-            framed = await _registered(settings.schema_registry, settings, events, writer, state)
+        framed = await _registered(settings, events, writer, state)
+        if framed is not events:
             writer = Writer(log, framed, fold, runner, now_ms, os.urandom)
-        prover = _prover(log, events, place, settings)
         await access_file.apply(entries, lambda command: _submit(writer, command), now_ms())
-        async with _trail(settings, fold, framed, runner, identities, place, metrics) as trail:
+        async with (
+            _trail(settings, fold, framed, runner, identities, place, metrics) as trail,
+            _prover(log, events, place, settings) as prover,
+        ):
             yield Services(
                 writer=writer,
                 fold=fold,
@@ -281,12 +273,25 @@ async def _services(
                 prover=prover,
             )
     finally:
-        for task in (prover, rebuilder, snapshotter, reports, log):
-            if task is not None:
-                await task.close()
+        for task in (rebuilder, snapshotter, reports, log):
+            await task.close()
         await fold.stop()
         await runner.close()
         settle(settings.data_dir)
+
+
+async def _opened(settings: Settings, startup: Startup) -> tuple[EventLog, Codec, Store]:
+    """The log, what decodes it, and projections that hold all that was in it."""
+    log = open_log(settings)
+    await log.start()
+    events = codec(log)
+    try:
+        ends = await log.end_offsets()
+        store = await asyncio.to_thread(_caught_up_store, log, events, settings, ends, startup)
+    except BaseException:
+        await log.close()
+        raise
+    return log, events, store
 
 
 def origin_of(log: EventLog, settings: Settings) -> str:
@@ -294,9 +299,13 @@ def origin_of(log: EventLog, settings: Settings) -> str:
     return settings.proof_origin or f"muniment.{log.log_id}"
 
 
-def _prover(log: EventLog, events: Codec, place: KeyPlace, settings: Settings) -> Prover | None:
+@asynccontextmanager
+async def _prover(
+    log: EventLog, events: Codec, place: KeyPlace, settings: Settings
+) -> AsyncIterator[Prover | None]:
     if not settings.proof:
-        return None
+        yield None
+        return
     seeds = settings.signing_keys
     keyring = open_keyring(
         place,
@@ -309,7 +318,10 @@ def _prover(log: EventLog, events: Codec, place: KeyPlace, settings: Settings) -
     origin = origin_of(log, settings)
     prover = Prover(log, events, keyring, folder, origin, SYSTEM, now_ms, os.urandom)
     prover.start()
-    return prover
+    try:
+        yield prover
+    finally:
+        await prover.close()
 
 
 @asynccontextmanager
@@ -472,11 +484,13 @@ async def _submit(writer: Writer, command: Command) -> None:
 
 
 async def _registered(
-    url: str, settings: Settings, events: Codec, writer: Writer, state: CurrentState
+    settings: Settings, events: Codec, writer: Writer, state: CurrentState
 ) -> Codec:
-    # A codec that writes what the registry's consumers read. All ids are in the log by then.
+    # With a schema registry, a codec that writes what its consumers read; all ids are in the log.
+    if settings.schema_registry is None:
+        return events
     framing = await schema_registry.confluent(
-        url,
+        settings.schema_registry,
         lambda topic: f"{settings.kafka_prefix}.{topic}",
         events.schemas,
         list(state.of_kind(SCHEMA_ID)),

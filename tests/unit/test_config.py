@@ -13,6 +13,7 @@ from muniment_auth.issuers import is_loopback
 from muniment_services.cli.options import LogOptions
 from muniment_services.cli.serve import (
     ProcessOptions,
+    ProofOptions,
     SignInOptions,
     StorageOptions,
     TrailOptions,
@@ -117,7 +118,14 @@ def test_every_setting_is_documented_and_can_be_given_to_serve() -> None:
         *inspect.signature(serve).parameters,
         *(
             field.name
-            for kind in (LogOptions, ProcessOptions, SignInOptions, StorageOptions, TrailOptions)
+            for kind in (
+                LogOptions,
+                ProcessOptions,
+                ProofOptions,
+                SignInOptions,
+                StorageOptions,
+                TrailOptions,
+            )
             for field in fields(kind)
         ),
     }

@@ -99,6 +99,13 @@ class SignInOptions:
         str | None,
         Parameter(help="A public client id there, for `muniment-client login`."),
     ] = None
+    token_groups_days: Annotated[
+        int | None,
+        Parameter(
+            help="Days that groups of its owner's latest sign-in count for an own token. "
+            "[default: 30]"
+        ),
+    ] = None
     workspaces: Annotated[
         bool | None,
         Parameter(negative="", help="Serve MLflow's workspaces. [default: no]"),
@@ -136,6 +143,24 @@ class TrailOptions:
             help="Proxy, or network of proxies, that is believed about where requests come from; "
             "can be repeated. [default: none]",
         ),
+    ] = None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True)
+class ProofOptions:
+    """What is recorded, and can be proved. Signing keys are no option: others could read them."""
+
+    proof: Annotated[
+        bool | None, Parameter(help="Keep the log's trees and sign their heads. [default: yes]")
+    ] = None
+    proof_origin: Annotated[
+        str | None,
+        Parameter(help="What names this log in signed heads. [default: muniment.LOG-ID]"),
+    ] = None
+    signing_ml_dsa: Annotated[
+        bool | None,
+        Parameter(negative="", help="Sign heads with ML-DSA-44 as well. [default: no]"),
     ] = None
 
 
@@ -198,6 +223,7 @@ def serve(
     storage: StorageOptions | None = None,
     sign_in: SignInOptions | None = None,
     trail: TrailOptions | None = None,
+    proving: ProofOptions | None = None,
     process: ProcessOptions | None = None,
     config: Config = None,
 ) -> None:
@@ -212,6 +238,7 @@ def serve(
         **asdict(storage or StorageOptions()),
         **asdict(sign_in or SignInOptions()),
         **asdict(trail or TrailOptions()),
+        **asdict(proving or ProofOptions()),
         **asdict(process or ProcessOptions()),
     }
     if demo:

@@ -37,7 +37,8 @@ def test_the_help_of_a_command_has_its_text_and_an_example(call: Call, name: str
 
 # These have commands of their own, or an argument and no option.
 GROUPS = (
-    *("access", "config", "log", "policy", "proof", "quarantine", "snapshot", "token"),
+    *("access", "audit", "backup", "config", "hold", "log", "policy", "privacy", "proof"),
+    *("quarantine", "snapshot", "token"),
     *("logout", "whoami"),
 )
 SUB_COMMANDS = [
@@ -45,8 +46,12 @@ SUB_COMMANDS = [
     *(("access", name) for name in ("grant", "revoke", "list", "explain", "roles")),
     ("access", "roles", "define"),
     ("access", "roles", "remove"),
+    *(("audit", name) for name in ("query", "facets", "tail", "hash")),
+    *(("backup", name) for name in ("create", "list", "verify", "restore")),
+    *(("hold", name) for name in ("place", "list", "release")),
     ("log", "copy"),
     *(("policy", name) for name in ("set", "list", "show", "remove")),
+    *(("privacy", name) for name in ("show", "erase")),
     ("proof", "rotate"),
     ("quarantine", "replay"),
     ("token", "create"),
