@@ -134,7 +134,7 @@ async def upload(call: Call, path: str, chunks: AsyncIterator[bytes]) -> None:
         async for chunk in chunks:
             yield chunk
         # What was allowed at the first byte may not be at the last, which may come hours later.
-        await authorise_change(call, path)
+        await authorise_change(call, path, adds=True)
 
     with refusals():
         await services.artifacts.upload(path, allowed(), record)
