@@ -102,11 +102,14 @@ def test_only_what_is_news_is_noted(server: Served) -> None:
     assert bert.noted.sign_in.groups == ("ops",)
 
 
-def test_who_has_never_written_is_not_noted(server: Served) -> None:
+def test_who_has_only_read_is_known_as_the_trail_names_readers(server: Served) -> None:
     headers = {"authorization": f"Bearer {server.provider.token(sub='reader', groups=['ml'])}"}
     server.ask(None, "GET", "/api/v1/tokens", headers=headers)
     reader = principal_id(server.provider.url, "reader")
-    assert services_of(server).fold.state.get(KIND, reader) is None
+    noted = services_of(server).fold.state.get(KIND, reader)
+    assert isinstance(noted, PrincipalState)
+    assert noted.sign_in is not None
+    assert noted.sign_in.groups == ("ml",)
 
 
 def test_groups_count_for_a_time_and_direct_grants_for_ever(server: Served) -> None:

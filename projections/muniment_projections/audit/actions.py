@@ -17,6 +17,10 @@ ACTIONS: Mapping[type[Event], str] = MappingProxyType(
         e.SchemaPublished: "schema.publish",
         e.SchemaRegistered: "schema.register",
         e.PrincipalRegistered: "principal.register",
+        e.PrincipalErased: "principal.erase",
+        e.SignInNoted: "principal.note",
+        e.HoldPlaced: "hold.place",
+        e.HoldReleased: "hold.release",
         e.WorkspaceCreated: "workspace.create",
         e.WorkspaceUpdated: "workspace.update",
         e.WorkspaceDeleted: "workspace.delete",
@@ -47,6 +51,7 @@ ACTIONS: Mapping[type[Event], str] = MappingProxyType(
         e.OwnershipEnded: "access.disown",
         e.CredentialIssued: "credential.issue",
         e.CredentialRevoked: "credential.revoke",
+        e.SessionRenewed: "credential.renew",
         e.TransitionRequested: "model.request",
         e.TransitionRequestCancelled: "model.cancel",
         e.TransitionRequestRejected: "model.reject",
@@ -83,6 +88,8 @@ ACTIONS: Mapping[type[Event], str] = MappingProxyType(
         e.ArtifactDeleted: "artifact.delete",
         e.RecordQuarantined: "record.quarantine",
         e.TrailGap: "trail.gap",
+        e.SigningKeyAdded: "proof.key",
+        e.HeadsSigned: "proof.head",
     }
 )
 """Event type to action. Of a call see `of_call`; a record that cannot be read is UNREADABLE."""

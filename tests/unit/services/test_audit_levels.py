@@ -22,6 +22,7 @@ def test_probes_are_not_recorded_and_everything_else_is() -> None:
         "/version",
         "/metrics",
         "/api/v1/health",
+        "/.well-known/databricks-config",
         "/.well-known/oauth-protected-resource",
         "/api/3.0/mlflow/server-info",
         "/ajax-api/3.0/mlflow/server-info",
