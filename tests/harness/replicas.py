@@ -32,7 +32,7 @@ from harness.server import (
     process_environment,
 )
 
-READY_WITHIN_S = 60.0
+READY_WITHIN_S = 180.0
 CALL_S = 15.0
 DIGESTS_WITHIN_S = 30.0
 STUTTER_EVERY_S = (0.1, 0.5)

@@ -194,6 +194,7 @@ class Prover:
 
     async def _sign(self) -> None:
         saved_s = time.monotonic()
+        told = ""
         while self.failure is None:
             await asyncio.sleep(LOOK_S)
             try:
@@ -203,8 +204,9 @@ class Prover:
             except HeadContradicted as error:
                 self._stop(f"{error}: the log has lost events. Restore what is missing")
             except (LogError, KeysUnavailable, OSError) as error:
-                if self.trouble is None:
+                if told != str(error):  # Once, though it is tried again each second.
                     _log.error("heads cannot be signed now", reason=str(error))
+                told = str(error)
                 self.trouble = f"heads cannot be signed now: {error}"
             if time.monotonic() - saved_s > SAVE_S:
                 saved_s = time.monotonic()
