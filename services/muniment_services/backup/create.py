@@ -41,7 +41,7 @@ from muniment_services.backup.base import (
 from muniment_services.backup.contents import Contents
 from muniment_services.backup.sealing import Sealer
 from muniment_services.backup.segments import SEGMENT_BYTES, packed, unpacked
-from muniment_services.log.base import CATALOG, EventLog, Record, TopicPartition
+from muniment_services.log.base import CATALOG, CHECKPOINTS, EventLog, Record, TopicPartition
 
 ROUNDS_MAX = 10
 ROUND_S = 0.2
@@ -107,10 +107,13 @@ class Maker:
         """
         begin = await asyncio.to_thread(self._backups.newest_of, self._log.log_id)
         await asyncio.to_thread(self._take_over)
-        self._refuse_other(begin, await self._log.end_offsets())
+        # Signed heads are of what is in the log by now: each cut is there, or later.
+        started = await self._log.end_offsets()
+        heads = {at: end for at, end in started.items() if at.topic == CHECKPOINTS}
+        self._refuse_other(begin, started)
         contents = Contents(self._log, self._codec, begin)
         new_files, missing = await self._copy_files(contents, files)
-        ends = {**await self._log.end_offsets(), **contents.cut()}
+        ends = {**await self._log.end_offsets(), **contents.cut(), **heads}
         await self._copy_log(ends, records)
         await asyncio.to_thread(contents.read_erasures, ends[TopicPartition(CATALOG, 0)])
         keys, erased = await asyncio.to_thread(self._copy_keys, contents.erased())

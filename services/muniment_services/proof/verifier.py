@@ -102,12 +102,12 @@ def ed25519_verifies(public_key: bytes, message: bytes, signature: bytes) -> boo
     return not any((left[i] * right[2] - right[i] * left[2]) % P for i in (0, 1))
 
 
-# Signed notes and checkpoints.
 def opened(note: str, public_keys: Iterable[bytes], name: str) -> tuple[str, list[bytes]]:
     """A note's text, which one of some keys must have signed under a name."""
     text, _, lines = note.rpartition("\n\n")
     text, signed = text + "\n", []
-    for line in lines.splitlines():
+    require(lines.endswith("\n"), "a note ends with a newline")
+    for line in lines[:-1].split("\n"):
         found = re.fullmatch("— ([^ +]+) ([A-Za-z0-9+/=]+)", line)
         if found is None:
             raise Refused("a signature line cannot be read")
