@@ -132,6 +132,7 @@ class Gateway:
             return
         watched = self.metrics.began()
         attempt = Attempt(scope, os.urandom(8).hex(), watched)
+        attempt.origin = self._recording.origin(attempt)
         try:
             await self._serve(attempt, receive, send)
         except Disconnected:
@@ -201,7 +202,7 @@ class Gateway:
             self._enter_workspace(authority, headers)
             self._admit(authority)
         bare_groups = principal.issuer in self._sole_issuer
-        origin = self._recording.origin(attempt)
+        origin = attempt.origin
         caller = _request(scope, headers, request_id, principal, authority, bare_groups, origin)
         call = Call(
             started=self.services,

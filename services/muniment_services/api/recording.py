@@ -48,18 +48,23 @@ REPEATING = frozenset(
 """Error codes whose messages repeat values that were sent, which may be secrets."""
 
 
+Origin = tuple[str | None, str | None]
+"""The client's address and agent, as the envelopes of its events tell them."""
+
+
 class Attempt:
     """A request under way, as far as it has come. Whoever learns something notes it here."""
 
     __slots__ = (
-        "authority", "body", "headers", "principal", "request_id", "route", "scope", "told",
-        "watched",
+        "authority", "body", "headers", "origin", "principal", "request_id", "route", "scope",
+        "told", "watched",
     )  # fmt: skip
 
     def __init__(self, scope: MutableMapping[str, Any], request_id: str, watched: Watched) -> None:
         self.scope = scope
         self.headers: Mapping[bytes, bytes] = dict(scope["headers"])
         self.request_id = request_id
+        self.origin: Origin = (None, None)
         self.watched = watched
         self.principal: Principal = NOBODY
         self.route: Route | None = None
@@ -76,8 +81,8 @@ class Recording:
         self._levels = levels
         self._proxies = proxies
 
-    def origin(self, attempt: Attempt) -> tuple[str | None, str | None]:
-        """The client's address and agent, as the envelopes of its events tell them."""
+    def origin(self, attempt: Attempt) -> Origin:
+        """Where an attempt comes from."""
         peer = attempt.scope.get("client")
         address = self._proxies.client(peer[0] if peer else None, attempt.headers)
         agent = attempt.headers.get(b"user-agent")
@@ -114,7 +119,7 @@ class Recording:
             attempt.request_id,
             WORKSPACE_DEFAULT if authority is None else authority.workspace,
             None if traceparent is None else traceparent.decode("latin-1"),
-            *self.origin(attempt),
+            *attempt.origin,
         )
         call = ApiCalled(
             envelope=envelope,
