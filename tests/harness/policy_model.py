@@ -28,7 +28,7 @@ ROLES: Mapping[str, set[str]] = {
     "viewer": set(READS.split()),
     "logger": set(
         "experiment:read run:read run:write trace:write logged_model:read logged_model:write "
-        "artifact:write".split()
+        "artifact:read artifact:write".split()
     ),
     "editor": set(f"{READS} {EDITS}".split()),
     "approver": set(f"{READS} {PROMOTES}".split()),

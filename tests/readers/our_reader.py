@@ -18,6 +18,8 @@ from muniment_services.log.kafka import KafkaLog
 from muniment_services.log.kafka_connection import Brokers
 from muniment_services.schema_ids import LoggedSchemaIds
 
+_SCHEMAS = Schemas.load()
+
 Place = tuple[str, int, int]
 """Name of the topic on Kafka, partition, offset."""
 
@@ -30,8 +32,7 @@ def everything_in(bootstrap: str, prefix: str) -> dict[Place, tuple[Record, Even
 async def _everything_in(bootstrap: str, prefix: str) -> dict[Place, tuple[Record, Event]]:
     log = KafkaLog(Brokers((bootstrap,)), prefix=prefix, read_only=True)
     await log.start()
-    schemas = Schemas.load()
-    codec = Codec(schemas, ids=LoggedSchemaIds(log, schemas))
+    codec = Codec(_SCHEMAS, ids=LoggedSchemaIds(log, _SCHEMAS))
     found = {}
     for at, end in (await log.end_offsets()).items():
         start = Offset(0)
@@ -45,9 +46,21 @@ async def _everything_in(bootstrap: str, prefix: str) -> dict[Place, tuple[Recor
 
 
 def fields_of(event: Event) -> dict[str, Any]:
-    """The event as Avro's Python libraries give it."""
+    """The event as Avro's Python libraries give it by the newest schema of its type.
+
+    What is needed to read a log at all keeps its first schema for ever; fields that the envelope
+    got later are not in it.
+    """
     fields: dict[str, Any] = _listed(msgspec.to_builtins(event, builtin_types=(bytes,)))
-    return fields
+    known: dict[str, Any] = _known(fields, _SCHEMAS.newest[event.envelope.type].parsed)
+    return known
+
+
+def _known(value: Any, schema: Any) -> Any:
+    # Only records that stand in records by themselves: the event, its envelope, its actor.
+    if not isinstance(schema, dict) or schema["type"] != "record":
+        return value
+    return {field["name"]: _known(value[field["name"]], field["type"]) for field in schema["fields"]}
 
 
 def _listed(value: Any) -> Any:

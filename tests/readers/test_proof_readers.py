@@ -44,7 +44,7 @@ def size(server: Server) -> int:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server whose catalog has whole tiles, partial ones and two levels, and is at rest."""
+    """A server whose catalog has whole tiles, partial ones and two levels."""
     with running_muniment(tmp_path_factory.mktemp("proved") / "data") as found:
         for number in range(EXPERIMENTS):
             create(found, f"e{number}")
@@ -80,10 +80,10 @@ def test_fsck_refuses_a_tree_under_another_key(server: Server, tmp_path: Path) -
 
 
 def test_go_verifies_heads_tiles_and_proofs(server: Server) -> None:
-    earlier = ("1", "255", "256", "257", "512", "600")
+    earlier, before = ("1", "255", "256", "257", "512", "600"), size(server)
     done = run("proof-check", server.url, "catalog", "0", *earlier)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) == size(server)
+    assert before <= int(done.stdout) <= size(server)
 
 
 def test_addresses_and_headers_are_as_specified(server: Server) -> None:

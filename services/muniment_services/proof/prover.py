@@ -194,48 +194,51 @@ class Prover:
 
     async def _sign(self) -> None:
         saved_s = time.monotonic()
-        told = ""
         while self.failure is None:
             await asyncio.sleep(LOOK_S)
             try:
-                if await self._may_sign():
-                    await self._sign_due()
-                self.trouble = None
+                await self._look()
             except HeadContradicted as error:
                 self._stop(f"{error}: the log has lost events. Restore what is missing")
             except (LogError, KeysUnavailable, OSError) as error:
-                if told != str(error):  # Once, though it is tried again each second.
+                trouble = f"heads cannot be signed now: {error}"
+                if trouble != self.trouble:  # Said once, though it is tried again each second.
                     _log.error("heads cannot be signed now", reason=str(error))
-                told = str(error)
-                self.trouble = f"heads cannot be signed now: {error}"
+                self.trouble = trouble
             if time.monotonic() - saved_s > SAVE_S:
                 saved_s = time.monotonic()
                 with suppress(OSError):
                     self.forest.save()
 
-    async def _may_sign(self) -> bool:
-        """Whether it is time, the line is read to its end, and the keys are here."""
+    async def _look(self) -> None:
+        """Sign what has grown, if it is time, the line is read to its end, and the keys are here.
+
+        Trouble is over when a look has found nothing in the way of a head, not when none was due.
+        """
         if time.monotonic() - self._line_moved_s < HEAD_S:
-            return False
-        if self._keys is not None and not self.forest.due():
-            return False
-        ends = await self.log.end_offsets()
-        self.forest.refuse_loss(ends.items())
-        if self.forest.trees[HEADS_AT].size < ends[HEADS_AT] or self.failure is not None:
-            return False
-        return await self._has_key()
+            return
+        if self._keys is None or self.forest.due():
+            ends = await self.log.end_offsets()
+            self.forest.refuse_loss(ends.items())
+            if self.forest.trees[HEADS_AT].size < ends[HEADS_AT] or self.failure is not None:
+                return
+            if not await self._has_key():
+                return
+            await self._sign_due()
+        self.trouble = None
 
     async def _has_key(self) -> bool:
         """Whether the line's newest keys are ours; announces a set that is not in it yet."""
         line = self.forest.line
         if self._keys is not None and line.signs(signing.public_keys(self._keys)):
             return True
+        self._keys = None
         number = len(line.key_sets)
         if number == 0:
             await self._announce(1, await asyncio.to_thread(self._keyring.add, 1))
             return False
-        self._keys = await asyncio.to_thread(self._keyring.find, number)
-        if self._keys is None or not line.signs(signing.public_keys(self._keys)):
+        found = await asyncio.to_thread(self._keyring.find, number)
+        if found is None or not line.signs(signing.public_keys(found)):
             raise KeysUnavailable(
                 f"set {number} of the log's signing keys is not here. All replicas need the same "
                 "keys: name one place for all by the setting keys, or give all of signing_keys"
@@ -244,6 +247,7 @@ class Prover:
         if following is not None:
             await self._announce(number + 1, following)
             return False
+        self._keys = found
         return True
 
     async def _announce(self, number: int, keys: Keys) -> None:

@@ -13,6 +13,9 @@ from muniment_auth.authenticate import Authenticator
 from muniment_auth.errors import Unauthenticated
 from muniment_auth.principal import Principal, principal_id
 
+TOMORROW_S = int(time.time()) + 86_400
+"""Parameters are made when tests are collected, and may be used much later."""
+
 
 def logged_in(provider: Provider, token: str, nonce: str = "n-1") -> Principal:
     async def main() -> Principal:
@@ -67,7 +70,7 @@ def test_login_and_api_see_one_person_as_one_principal(profile: str, claim: dict
         {"exp": 1},
         {"exp": None},
         {"iat": None},
-        {"iat": int(time.time()) + 600},
+        {"iat": TOMORROW_S},
         {"typ": "Bearer"},
         {"typ": None},
         {"typ": "Logout"},

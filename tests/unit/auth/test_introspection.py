@@ -17,6 +17,9 @@ from muniment_auth.errors import AuthError, InsufficientScope, ProviderUnavailab
 from muniment_auth.introspection import BREAKER_S, CACHED_S, FAILURES_MAX
 from muniment_auth.principal import Principal
 
+TOMORROW_S = int(time.time()) + 86_400
+"""Parameters are made when tests are collected, and may be used much later."""
+
 
 class Clocks:
     """Both kinds of time."""
@@ -68,7 +71,7 @@ def test_the_server_says_who_it_is_in_the_form_that_the_standard_asks_for() -> N
         {"aud": None},
         {"exp": 1},
         {"exp": "never"},
-        {"nbf": time.time() + 600},
+        {"nbf": TOMORROW_S},
         {"sub": None},
         {"sub": ""},
         {"token_type": "refresh_token"},
