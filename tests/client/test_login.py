@@ -211,6 +211,18 @@ def test_the_command_signs_in_shows_who_and_signs_out(
     assert "Run `muniment-client login" in capsys.readouterr().err
 
 
+def test_who_one_is_where_nobody_signs_in(
+    environment: pytest.MonkeyPatch, server: GuardedServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(["whoami", server.url]) == 1
+    assert "Run `muniment-client login" in capsys.readouterr().err
+    server.is_open = True
+    assert command.main(["whoami", server.url]) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out) == {}, "what the server said"
+    assert "asks nobody to sign in" in told.err
+
+
 def test_the_command_without_a_server_says_what_to_name(
     environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

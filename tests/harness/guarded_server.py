@@ -53,6 +53,8 @@ class GuardedServer:
         """Opaque tokens and their subjects."""
         self.next_answers: list[tuple[int, dict[str, str]]] = []
         """Statuses and headers for the next accepted API calls, in order; then 200."""
+        self.is_open = False
+        """Whether calls without a token are answered too."""
         self.lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
         self._server.daemon_threads = True
@@ -130,7 +132,7 @@ class _Handler(BaseHTTPRequestHandler):
         subject = server.subject(self.headers.get("Authorization", ""))
         extra: dict[str, str] = {}
         with server.lock:
-            if subject is None:
+            if subject is None and not server.is_open:
                 status = 401
                 where = f'Bearer resource_metadata="{server.url}{RESOURCE_PATH}"'
                 why = ', error="invalid_token", error_description="the token does not hold"'

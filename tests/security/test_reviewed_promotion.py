@@ -298,7 +298,8 @@ def test_a_policy_without_approvals_still_has_its_conditions(desk: Desk) -> None
 def test_an_alias_is_guarded_and_asked_for_by_its_sign(desk: Desk) -> None:
     desk.policy(stages=[], aliases=["champion"])
     alias = {"name": desk.name, "alias": "champion", "version": "1"}
-    assert desk.ask("bob", "POST", "registered-models/alias", alias).status_code == 403
+    for guarded in (alias, {**alias, "alias": "Champion"}):
+        assert desk.ask("bob", "POST", "registered-models/alias", guarded).status_code == 403
     other = {**alias, "alias": "challenger"}
     assert desk.ask("bob", "POST", "registered-models/alias", other).status_code == 200
     assert desk.request(stage="@champion").status_code == 200

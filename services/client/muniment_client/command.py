@@ -16,6 +16,7 @@ from typing import Any
 from muniment_client.cache import default_cache
 from muniment_client.claims import unchecked_claims, who
 from muniment_client.errors import ClientError, LoginNeeded, Refused
+from muniment_client.exchange import get_json
 from muniment_client.login import default_server, sign_in, sign_out
 from muniment_client.origins import server_url
 from muniment_client.situation import find_source, server_verification
@@ -114,9 +115,11 @@ def _logout(server: str, asked: argparse.Namespace) -> None:
 
 
 def _whoami(server: str, asked: argparse.Namespace) -> None:
-    from muniment_client.exchange import get_json
-
-    source = _source(server)
+    source = find_source(server, os.environ)
+    if source is None:
+        print(json.dumps(_unsigned(server), indent=2))
+        _say("The server asks nobody to sign in.")
+        return
     token = source.token()
     headers = {"Authorization": f"Bearer {token}"}
     try:
@@ -141,6 +144,17 @@ def _source(server: str) -> Source:
     if source is None:
         raise LoginNeeded(server, "Nobody is signed in here.")
     return source
+
+
+def _unsigned(server: str) -> dict[str, Any]:
+    """Who the server takes callers without a token for. Raises LoginNeeded if it takes none."""
+    try:
+        found = get_json(f"{server}{WHOAMI_PATH}", verify=server_verification(os.environ))
+    except Refused:
+        found = None
+    if found is None:
+        raise LoginNeeded(server, "Nobody is signed in here.")
+    return found
 
 
 def _from(source: Source) -> str:

@@ -41,7 +41,10 @@ async def cut_off(call: Call) -> bytes:
         live = [c for c in of_principal(state, principal_id) if c.revoked_at_ms is None]
         given = list(_grants_to(call, principal_id))
         if not live and not given and state.get(PRINCIPAL, principal_id) is None:
-            raise NotFound(f"There is no principal with id {shown(principal_id)}.")
+            raise NotFound(
+                f"Nobody with id {shown(principal_id)} has written or been given anything here, so "
+                "there is nothing to end."
+            )
         for found in live:
             await _revoke(call, caller, found, reason)
         revoked, left = [], list(_made_for_others(call, principal_id))

@@ -67,7 +67,7 @@ BODY_S_MAX = 60
 
 WORKSPACE_HEADER = b"x-mlflow-workspace"
 
-SAID_ONCE = (b"authorization", WORKSPACE_HEADER)
+SAID_ONCE = (b"host", b"authorization", b"idempotency-key", WORKSPACE_HEADER)
 """Headers of which one request has one value."""
 
 OF_THE_SERVER = frozenset({Permission.AUDIT_READ, Permission.SERVER_ADMIN, Permission.SERVER_READ})

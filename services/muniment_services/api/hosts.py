@@ -24,13 +24,16 @@ class HostCheck:
         self._names = LOOPBACK_NAMES | {name.lower() for name in names}
 
     def check(self, method: str, path: str, headers: Mapping[bytes, bytes]) -> None:
-        """Raise ApiError (403) for an unknown Host, or a write from a page of another host.
+        """Raise ApiError: 400 without a Host, 403 for an unknown one, or a write from its page.
 
         PROBES are open to any: load balancers call them by address, and they tell nothing.
+        Source: RFC 9112, 3.2.
         """
         if "*" in self._names or path in PROBES:
             return
-        host = headers.get(b"host", b"localhost").decode("latin-1")
+        if b"host" not in headers:
+            raise ApiError("BAD_REQUEST", "The request has no Host header.")
+        host = headers[b"host"].decode("latin-1")
         if not self._known(f"//{host}"):
             raise ApiError(
                 "PERMISSION_DENIED",

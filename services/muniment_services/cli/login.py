@@ -16,7 +16,12 @@ from muniment_services.cli.terminal import CliError
 
 CLIENT = "muniment_client.command"
 
-Server = Annotated[str | None, Parameter(help="URL of the server. [default: MLFLOW_TRACKING_URI]")]
+Server = Annotated[
+    str | None,
+    Parameter(
+        name=("--url", "--server"), help="URL of the server. [default: MLFLOW_TRACKING_URI]"
+    ),
+]
 Flag = Parameter(negative="", show_default=False)
 
 app = App(name="login", help_epilogue="", help_format="plaintext")

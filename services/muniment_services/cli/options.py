@@ -18,6 +18,9 @@ DataDir = Annotated[
     Parameter(help="Folder of the log and all that is made of it. [default: ./muniment-data]"),
 ]
 Config = Annotated[Path | None, Parameter(help="TOML file with settings. [default: none]")]
+Url = Annotated[
+    str | None, Parameter(help="Server to ask. [default: the one that has the data folder, if any]")
+]
 AsJson = Annotated[
     bool,
     Parameter(name="--json", negative="", show_default=False, help="Print JSON instead of text."),

@@ -115,6 +115,8 @@ class _Server(uvicorn.Server):
             f"  export MLFLOW_TRACKING_URI={url}",
             flush=True,
         )
+        if not self._settings.issuers:
+            print("  Nobody signs in: every caller is the local user. See --issuer.", flush=True)
         if self._demo:
             self._demo_task = asyncio.create_task(_log_demo(url, str(self._settings.data_dir)))
 

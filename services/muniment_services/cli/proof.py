@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from muniment_services.cli import help
-from muniment_services.cli.options import AsJson, Config, DataDir, settings_of
+from muniment_services.cli.options import AsJson, Config, DataDir, Url, settings_of
 from muniment_services.cli.terminal import CliError, mendable, write, write_json
 
 ROTATE_PATH = "/api/v1/proof/rotate"
@@ -19,10 +19,7 @@ app = App(name="proof", help_epilogue="", help_format="plaintext")
 def rotate(
     *,
     data_dir: DataDir = None,
-    url: Annotated[
-        str | None,
-        Parameter(help="Server to ask. [default: the one that has the data folder]"),
-    ] = None,
+    url: Url = None,
     json: AsJson = False,
     config: Config = None,
 ) -> None:

@@ -13,6 +13,7 @@ from muniment_services.cli.options import (
     Config,
     DataDir,
     LogOptions,
+    Url,
     settings_of,
     settings_with_log,
 )
@@ -27,11 +28,6 @@ PATH = "/api/v1/quarantine"
 COLUMNS = (
     "topic", "partition", "offset", "kind", "id", "event_type", "reason", "held",
 )  # fmt: skip
-
-Url = Annotated[
-    str | None,
-    Parameter(help="Server to ask. [default: the one that has the data folder, if any]"),
-]
 
 app = App(name="quarantine", help_epilogue="", help_format="plaintext")
 

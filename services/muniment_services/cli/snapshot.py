@@ -16,6 +16,7 @@ from muniment_services.cli.options import (
     Config,
     DataDir,
     LogOptions,
+    Url,
     settings_of,
     settings_with_log,
 )
@@ -46,10 +47,7 @@ app = App(name="snapshot", help_epilogue="", help_format="plaintext")
 def create(
     *,
     data_dir: DataDir = None,
-    url: Annotated[
-        str | None,
-        Parameter(help="Server to ask. [default: the one that has the data folder, if any]"),
-    ] = None,
+    url: Url = None,
     keep: Annotated[
         int, Parameter(help="Snapshots of this log that are kept, the newest ones. [default: 3]")
     ] = 3,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
-from muniment_services.cli.options import AsJson, Config, DataDir, settings_of
+from muniment_services.cli.options import AsJson, Config, DataDir, Url, settings_of
 from muniment_services.cli.terminal import CliError, Meter, mendable, write, write_json
 
 if TYPE_CHECKING:
@@ -27,9 +27,7 @@ app = App(name="status", help_epilogue="")
 def status(
     *,
     data_dir: DataDir = None,
-    url: Annotated[
-        str | None, Parameter(help="Server to ask. [default: the one that has the data folder]")
-    ] = None,
+    url: Url = None,
     wait: Annotated[
         bool,
         Parameter(

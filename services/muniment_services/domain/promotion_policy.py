@@ -15,7 +15,7 @@ import msgspec
 
 from muniment_schemas import events as e
 from muniment_schemas.patterns import matches
-from muniment_schemas.promotion_events import STAGE
+from muniment_schemas.promotion_events import ALIAS, STAGE
 from muniment_services.domain.commands import AggregateKey, Command, Context, State, World
 from muniment_services.domain.errors import Invalid, NotFound
 from muniment_services.domain.limits import check_length, shown, stated
@@ -296,7 +296,9 @@ def escapes(world: World, model: RegisteredModel, new_name: str) -> tuple[str, .
 
 def _reached(policy: PromotionPolicy, model: RegisteredModel) -> bool:
     stages = {version.stage for version in model.versions.values()}
-    return bool(stages & set(policy.stages)) or bool(model.aliases.keys() & set(policy.aliases))
+    if stages & set(policy.stages):
+        return True
+    return any(_guards(policy, Target(ALIAS, alias)) for alias in model.aliases)
 
 
 def _all(world: World) -> list[PromotionPolicy]:
@@ -308,7 +310,10 @@ def _concerns(policy: PromotionPolicy, name: str, workspace: str) -> bool:
 
 
 def _guards(policy: PromotionPolicy, target: Target) -> bool:
-    return target.name in (policy.stages if target.kind == STAGE else policy.aliases)
+    if target.kind == STAGE:
+        return target.name in policy.stages
+    # Another spelling of a guarded alias would be taken for it by whoever reads it.
+    return target.name.casefold() in {alias.casefold() for alias in policy.aliases}
 
 
 def asked_by(policy: PromotionPolicy) -> list[str]:

@@ -79,19 +79,22 @@ def send(
     body: bytes = b"",
     query: bytes = b"",
     table: RouteTable | None = None,
+    without: bytes = b"",
+    also: tuple[tuple[bytes, bytes], ...] = (),
 ) -> tuple[int, Any]:
-    """Status and body of the answer, JSON decoded."""
+    """Status and body of the answer, JSON decoded. without: a header. also: more of them."""
     callers = LocalCallers(local_principal("tester"))
     gateway = Gateway(table or RouteTable(ROUTES), HostCheck(()), callers, cast(App, no_fallback))
     gateway.services = cast(Services, Forgiving())
     sent: list[Any] = []
     sized = {b"content-length": str(len(body)).encode()} if body else {}
+    named = {b"host": b"localhost:5000"} | sized | (headers or {})
     scope = {
         "type": "http",
         "method": method,
         "path": path,
         "query_string": query,
-        "headers": list(({b"host": b"localhost:5000"} | sized | (headers or {})).items()),
+        "headers": [*((name, named[name]) for name in named if name != without), *also],
     }
 
     async def receive() -> Any:
@@ -120,6 +123,18 @@ def test_an_unknown_host_sees_the_probes_only() -> None:
     assert send("GET", "/health", stranger) == (200, b"OK")
     status, error = send("GET", "/thing", stranger)
     assert (status, error["error_code"]) == (403, "PERMISSION_DENIED")
+
+
+def test_who_names_no_host_sees_the_probes_only() -> None:
+    assert send("GET", "/health", without=b"host") == (200, b"OK")
+    assert send("GET", "/thing", without=b"host")[0] == 400
+
+
+@pytest.mark.parametrize("name", [b"host", b"authorization", b"idempotency-key"])
+def test_two_words_on_one_thing_are_refused(name: bytes) -> None:
+    status, error = send("GET", "/thing", also=((name, b"a"), (name, b"b")))
+    assert (status, error["error_code"]) == (400, "BAD_REQUEST")
+    assert name.decode() in error["message"]
 
 
 @pytest.mark.parametrize(

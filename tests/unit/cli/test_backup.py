@@ -44,7 +44,7 @@ def more_events(data_dir: Path, run_id: str, count: int) -> None:
 
     async def run() -> None:
         caller = Caller(actor=ACTOR, request_id="r", workspace="default")
-        async with bootstrap.services(Settings(data_dir=data_dir)) as services:
+        async with bootstrap.services(Settings(data_dir=data_dir, proof=False)) as services:
             for n in range(count):
                 batch = LogBatch(run_id=run_id, params=((f"p{n}", "x" * 200),))
                 await services.writer.submit(caller, batch, lambda _: b"")
@@ -241,7 +241,7 @@ def erased(data_dir: Path) -> str:
 
     async def run() -> str:
         caller = Caller(actor=ACTOR, request_id="r", workspace="default")
-        async with bootstrap.services(Settings(data_dir=data_dir)) as services:
+        async with bootstrap.services(Settings(data_dir=data_dir, proof=False)) as services:
             found = services.fold.state.get("principal", "anna")
             assert isinstance(found, PrincipalState)
             order = ErasePrincipal(principal_id="anna", reason="request 17")
@@ -256,7 +256,7 @@ def registered(data_dir: Path) -> None:
     """Have Anna noted."""
 
     async def run() -> None:
-        async with bootstrap.services(Settings(data_dir=data_dir)) as services:
+        async with bootstrap.services(Settings(data_dir=data_dir, proof=False)) as services:
             await services.identities.register_once(ANNA)
 
     asyncio.run(run())
