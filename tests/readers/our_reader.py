@@ -60,7 +60,9 @@ def _known(value: Any, schema: Any) -> Any:
     # Only records that stand in records by themselves: the event, its envelope, its actor.
     if not isinstance(schema, dict) or schema["type"] != "record":
         return value
-    return {field["name"]: _known(value[field["name"]], field["type"]) for field in schema["fields"]}
+    return {
+        field["name"]: _known(value[field["name"]], field["type"]) for field in schema["fields"]
+    }
 
 
 def _listed(value: Any) -> Any:

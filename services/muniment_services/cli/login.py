@@ -18,9 +18,7 @@ CLIENT = "muniment_client.command"
 
 Server = Annotated[
     str | None,
-    Parameter(
-        name=("--url", "--server"), help="URL of the server. [default: MLFLOW_TRACKING_URI]"
-    ),
+    Parameter(name=("--url", "--server"), help="URL of the server. [default: MLFLOW_TRACKING_URI]"),
 ]
 Flag = Parameter(negative="", show_default=False)
 

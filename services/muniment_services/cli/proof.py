@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from cyclopts import App, Parameter
+from cyclopts import App
 
 from muniment_services.cli import help
 from muniment_services.cli.options import AsJson, Config, DataDir, Url, settings_of
