@@ -1,4 +1,4 @@
-"""Wiring: the one place that makes objects of settings and knows concrete logs and stores.
+"""Wiring: the place that makes the objects of a server of its settings.
 
 Start: open the log, bring the projections up to its end, take current state from them, follow the
 log. Stop: finish what was accepted, write the projections, release everything.
@@ -66,9 +66,7 @@ from muniment_services.fold import Fold, Load
 from muniment_services.identities import Identities
 from muniment_services.keys import TRAIL_KEY, folder_of_keys, open_keys
 from muniment_services.log.base import EventLog, LogReader
-from muniment_services.log.embedded import EmbeddedLog
-from muniment_services.log.kafka import KafkaLog
-from muniment_services.log.kafka_connection import Brokers
+from muniment_services.log.opening import open_log
 from muniment_services.metrics import Metrics
 from muniment_services.projection_files import remove, settle
 from muniment_services.proof.prover import Prover
@@ -87,7 +85,6 @@ from muniment_services.state import CurrentState
 from muniment_services.trail import Trail
 from muniment_services.write import Caller, Writer
 
-LOG_FILE = "log.sqlite"
 ARTIFACT_ROOT = "mlflow-artifacts:"
 PROOF_FOLDER = "proof"
 """Name of the folder in data_dir where the trees over the log are: a cache of the log."""
@@ -152,46 +149,6 @@ def admin_groups(settings: Settings) -> Iterator[tuple[str, str]]:
     for issuer in settings.all_issuers():
         if issuer.admin_group is not None:
             yield issuer.url, issuer.admin_group
-
-
-def open_log(settings: Settings, read_only: bool = False) -> EventLog:
-    """The log that the settings name, not yet started."""
-    if settings.log == "kafka":
-        return kafka_log(settings, settings.kafka_bootstrap, settings.kafka_prefix, read_only)
-    return embedded_log(settings.data_dir, settings, read_only)
-
-
-def embedded_log(data_dir: Path, settings: Settings, read_only: bool = False) -> EmbeddedLog:
-    """The embedded log of a data folder, not yet started."""
-    return EmbeddedLog(
-        data_dir / LOG_FILE, runs_partitions=settings.runs_partitions, read_only=read_only
-    )
-
-
-def kafka_log(
-    settings: Settings, bootstrap: tuple[str, ...], prefix: str, read_only: bool = False
-) -> KafkaLog:
-    """The log of a cluster that is reached as the settings say, not yet started."""
-    password = settings.kafka_password
-    brokers = Brokers(
-        bootstrap=bootstrap,
-        security_protocol=settings.kafka_security_protocol,
-        ca_file=settings.kafka_ca_file,
-        cert_file=settings.kafka_cert_file,
-        key_file=settings.kafka_key_file,
-        sasl_mechanism=settings.kafka_sasl_mechanism,
-        username=settings.kafka_username,
-        password=None if password is None else password.get_secret_value(),
-        token_url=settings.kafka_token_url,
-        token_scope=settings.kafka_token_scope,
-    )
-    return KafkaLog(
-        brokers,
-        prefix=prefix,
-        runs_partitions=settings.runs_partitions,
-        replication=settings.kafka_replication,
-        read_only=read_only,
-    )
 
 
 @asynccontextmanager

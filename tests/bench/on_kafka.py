@@ -41,6 +41,7 @@ from muniment_services.domain.experiment import CreateExperiment
 from muniment_services.domain.run import Run
 from muniment_services.domain.run_data import LogBatch
 from muniment_services.domain.run_life import CreateRun
+from muniment_services.log import opening
 from muniment_services.log.base import EventLog, NewRecord, Record
 from muniment_services.rebuild import CatchUp
 from muniment_services.write import Caller, Outcome, record_of
@@ -172,7 +173,7 @@ async def wait_for_the_fold(settings: Settings) -> None:
 
 async def append_and_fold(settings: Settings, events: int, points: int) -> None:
     """Events through the log alone, and from it into projections."""
-    log = bootstrap.open_log(settings)
+    log = opening.open_log(settings)
     await log.start()
     news = await asyncio.to_thread(_events, log, events, points)
     began = time.perf_counter()

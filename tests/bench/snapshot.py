@@ -40,6 +40,7 @@ from muniment_services.domain.commands import Context  # noqa: E402
 from muniment_services.domain.run import evolve  # noqa: E402
 from muniment_services.domain.run_data import LogBatch, log_batch  # noqa: E402
 from muniment_services.domain.run_life import CreateRun, create  # noqa: E402
+from muniment_services.log import opening  # noqa: E402
 from muniment_services.state import CurrentState  # noqa: E402
 from muniment_services.write import record_of  # noqa: E402
 
@@ -63,10 +64,10 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     first, second = folder / "first", folder / "second"
     place = arguments.snapshots or str(folder / "snapshots")
-    if not (first / bootstrap.LOG_FILE).exists():
+    if not (first / opening.LOG_FILE).exists():
         with timed(f"filling a log with {arguments.points:,} points"):
             asyncio.run(fill(first, arguments.points))
-        print(f"  log: {size_mb(first / bootstrap.LOG_FILE):,.0f} MB")
+        print(f"  log: {size_mb(first / opening.LOG_FILE):,.0f} MB")
         with timed("building the projections from the log"):
             command(["rebuild", "--data-dir", str(first)])
     with timed("starting with projections at rest"):
@@ -81,7 +82,7 @@ def main() -> None:
     command(["snapshot", "list", "--data-dir", str(first), "--snapshots", place])
     shutil.rmtree(second, ignore_errors=True)
     second.mkdir()
-    for path in first.glob(f"{bootstrap.LOG_FILE}*"):  # with its write-ahead log
+    for path in first.glob(f"{opening.LOG_FILE}*"):  # with its write-ahead log
         shutil.copyfile(path, second / path.name)
     with timed("restoring by itself, page cache warm"):
         command(["snapshot", "restore", "--data-dir", str(second), "--snapshots", place])
@@ -107,7 +108,7 @@ async def fill(folder: Path, points: int) -> None:
     settings = Settings(data_dir=folder)
     async with bootstrap.services(settings) as services:
         state = services.fold.state
-    log = bootstrap.embedded_log(folder, settings)
+    log = opening.embedded_log(folder, settings)
     codec = bootstrap.codec(log)
     await log.start()
     chance = random.Random(5)

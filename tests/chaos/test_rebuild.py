@@ -29,6 +29,7 @@ from muniment_services.config import Settings
 from muniment_services.domain.commands import Context
 from muniment_services.domain.run_data import LogBatch, log_batch
 from muniment_services.domain.run_life import CreateRun, create
+from muniment_services.log import opening
 from muniment_services.state import CurrentState
 from muniment_services.write import record_of
 
@@ -56,7 +57,7 @@ async def _fill(folder: Path) -> None:
     settings = Settings(data_dir=folder)
     async with bootstrap.services(settings) as services:
         state = services.fold.state
-    log = bootstrap.embedded_log(folder, settings)
+    log = opening.embedded_log(folder, settings)
     codec = bootstrap.codec(log)
     await log.start()
     chance = random.Random(5)

@@ -14,6 +14,7 @@ from muniment_services.clock import now_ms
 from muniment_services.config import Settings
 from muniment_services.domain.commands import Context
 from muniment_services.domain.run_life import CreateRun, create
+from muniment_services.log import opening
 from muniment_services.log.base import EventLog
 from muniment_services.state import CurrentState
 from muniment_services.write import record_of
@@ -31,7 +32,7 @@ def fill(home: Home, state: CurrentState, runs: int, batches: int) -> list[str]:
 
 
 async def _fill(home: Home, state: CurrentState, runs: int, batches: int) -> list[str]:
-    log: EventLog = bootstrap.open_log(
+    log: EventLog = opening.open_log(
         Settings(
             log="kafka", kafka_bootstrap=tuple(home.bootstrap.split(",")), kafka_prefix=home.prefix
         )

@@ -72,6 +72,25 @@ class Administrator:
             (found,) = self._get("/clients", clientId=client)
             self._ask("DELETE", f"/clients/{found['id']}")
 
+    @contextmanager
+    def taken_out(self, name: str, group: str) -> Iterator[None]:
+        """A person is in no group of that name, until the end."""
+        user = self._user(name)
+        (found,) = (g for g in self._get("/groups", search=group) if g["name"] == group)
+        self._ask("DELETE", f"/users/{user}/groups/{found['id']}")
+        try:
+            yield
+        finally:
+            self._ask("PUT", f"/users/{user}/groups/{found['id']}")
+
+    def log_out(self, name: str) -> None:
+        """End all of a person's sessions."""
+        self._ask("POST", f"/users/{self._user(name)}/logout")
+
+    def _user(self, name: str) -> str:
+        (found,) = self._get("/users", username=name, exact="true")
+        return str(found["id"])
+
     def _get(self, path: str, **query: str | int) -> Any:
         return self._ask("GET", f"{path}?{httpx.QueryParams(query)}").json()
 

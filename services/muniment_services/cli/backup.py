@@ -84,12 +84,13 @@ async def _create(settings: Settings, to: str, passphrase: str | None, as_json: 
     from muniment_services.backup.base import open_backups
     from muniment_services.backup.create import Maker
     from muniment_services.keys import open_keys
+    from muniment_services.log import opening
     from muniment_services.release import release
 
     backups = open_backups(to, make=True)
     sealer = _sealer(backups, passphrase)
     keys = None if sealer is None else (open_keys(settings), sealer)
-    log = bootstrap.open_log(settings, read_only=True)
+    log = opening.open_log(settings, read_only=True)
     await log.start()
     try:
         codec, store = bootstrap.codec(log), open_artifacts(settings).store
@@ -258,12 +259,12 @@ async def _restore(
     keys: tuple[KeyPlace, Sealer] | None,
     as_json: bool,
 ) -> dict[str, Any]:
-    from muniment_services import bootstrap
     from muniment_services.artifacts.opening import open_artifacts
     from muniment_services.backup.restore import Restorer
+    from muniment_services.log import opening
 
     restorer, artifacts = Restorer(backups, manifest), open_artifacts(settings)
-    target = bootstrap.open_log(
+    target = opening.open_log(
         settings.model_copy(update={"runs_partitions": manifest.partitions["runs"]})
     )
     await target.start()

@@ -18,6 +18,7 @@ import msgspec
 from muniment_projections.store import StoreError
 from muniment_services import bootstrap
 from muniment_services.config import Settings
+from muniment_services.log import opening
 from muniment_services.log.base import LogError
 from muniment_services.rebuild import CatchUp
 from muniment_services.rebuilder import BuilderLine
@@ -33,7 +34,7 @@ ROUNDS_MAX = 50
 
 def build(settings: Settings, path: Path) -> None:
     """Build the file; incomplete when LogError, StoreError, duckdb.Error or OSError is raised."""
-    log = bootstrap.open_log(settings, read_only=True)
+    log = opening.open_log(settings, read_only=True)
     with asyncio.Runner() as loop:
         loop.run(log.start())
         store = bootstrap.projections_store(path, settings)

@@ -85,6 +85,7 @@ def events(
     """Print the chosen events. What each option does: `muniment events --help`."""
     from muniment_services import bootstrap
     from muniment_services.cli import selection
+    from muniment_services.log import opening
 
     with mendable():
         settings = settings_with_log(data_dir, config, log_options)
@@ -95,7 +96,7 @@ def events(
             tokens=frozenset(token or ()),
         )
         begin = selection.since(since, now_ms())
-        log = bootstrap.open_log(settings, read_only=True)
+        log = opening.open_log(settings, read_only=True)
         printer = _Printer(bootstrap.codec(log), chosen, json, limit)
         asyncio.run(_print(log, printer, topic or [], begin, follow))
 

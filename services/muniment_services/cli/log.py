@@ -87,15 +87,15 @@ async def _copy(source: str, target: str, settings: Settings, as_json: bool) -> 
 
 
 def _open(address: str, settings: Settings, read_only: bool) -> EventLog:
-    from muniment_services import bootstrap
     from muniment_services.config import ConfigError, Settings
+    from muniment_services.log import opening
 
     kind, _, place = address.partition(":")
     matched = _KAFKA_ADDRESS.fullmatch(place)
     if kind == EMBEDDED and place:
         if read_only and not (Path(place) / LOG_FILE).exists():
             raise CliError(f"there is no log in {place}")
-        return bootstrap.embedded_log(Path(place), settings, read_only)
+        return opening.embedded_log(Path(place), settings, read_only)
     if kind == KAFKA and matched is not None:
         brokers = tuple(matched["brokers"].split(","))
         prefix = matched["prefix"] or settings.kafka_prefix
@@ -103,7 +103,7 @@ def _open(address: str, settings: Settings, read_only: bool) -> EventLog:
             Settings(log="kafka", kafka_bootstrap=brokers, kafka_prefix=prefix)
         except ValueError as error:
             raise ConfigError(f"{address} is not HOST:PORT,…[/PREFIX]") from error
-        return bootstrap.kafka_log(settings, brokers, prefix, read_only)
+        return opening.kafka_log(settings, brokers, prefix, read_only)
     raise CliError(
         f"{address!r} is neither embedded:FOLDER nor kafka:HOST:PORT,…[/PREFIX]", USAGE_STATUS
     )

@@ -67,10 +67,11 @@ def by_us(settings: Settings, as_json: bool) -> None:
 async def _by_us(settings: Settings, as_json: bool) -> None:
     from muniment_services import bootstrap
     from muniment_services.fold import FOLDED_TOPICS
+    from muniment_services.log import opening
     from muniment_services.projection_files import settle
     from muniment_services.rebuild import build
 
-    log = bootstrap.open_log(settings, read_only=True)
+    log = opening.open_log(settings, read_only=True)
     await log.start()
     try:
         ends = await log.end_offsets()

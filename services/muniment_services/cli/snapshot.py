@@ -235,9 +235,9 @@ def restore(
 
 
 async def _log_id(settings: Settings) -> str:
-    from muniment_services import bootstrap
+    from muniment_services.log import opening
 
-    log = bootstrap.open_log(settings, read_only=True)
+    log = opening.open_log(settings, read_only=True)
     await log.start()
     try:
         return log.log_id

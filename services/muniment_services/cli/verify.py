@@ -135,11 +135,12 @@ async def _verify(
     kept: Sequence[Head],
 ) -> Report:
     from muniment_services import bootstrap
+    from muniment_services.log import opening
     from muniment_services.proof.head_check import HeadCheck
     from muniment_services.verify import FoldCheck, LogCheck
 
     found = _digests(settings) if projections else None
-    log = bootstrap.open_log(settings, read_only=True)
+    log = opening.open_log(settings, read_only=True)
     await log.start()
     ends = await log.end_offsets()
     codec = bootstrap.codec(log)
