@@ -39,9 +39,8 @@ def flow_with(authenticator: Authenticator, issuer: Issuer) -> CodeFlow:
 async def test_a_renewed_login_has_the_groups_of_now_and_ends_with_the_session(
     keycloak: Provider, administrator: Administrator
 ) -> None:
-    issuer = Issuer(
-        "keycloak", keycloak.issuer, ("muniment",), "keycloak", client_id=PASSWORD_CLIENT
-    )
+    trusted = ("keycloak", keycloak.issuer, (AUDIENCE,), "keycloak")
+    issuer = Issuer(*trusted, client_id=PASSWORD_CLIENT)
     refresh = keycloak.person(PERSON).refresh
     assert refresh is not None
     authenticator = Authenticator([issuer])
