@@ -23,6 +23,7 @@ from harness.brokers import (
 )
 from harness.event_log import CAT, RUN, appended, new, read_all
 from muniment_schemas.ids import Offset
+from muniment_services.log import kafka_reader
 from muniment_services.log.base import (
     LogCorrupt,
     LogUnavailable,
@@ -299,6 +300,28 @@ def test_a_log_whose_beginning_was_removed_is_refused(kafka: str, prefix: str) -
 
     with pytest.raises(LogCorrupt, match=r"first 2 records of .*catalog.*removed"):
         asyncio.run(run())
+
+
+def test_a_beginning_that_is_removed_later_is_noticed(
+    kafka: str, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka_reader, "BEGINNINGS_S", 0.0)
+
+    async def run() -> None:
+        log = log_at(kafka, prefix)
+        await log.start()
+        await appended(log, [new(CAT) for _ in range(3)])
+        assert (await log.end_offsets())[CAT] == 3
+        with admin(kafka) as client:
+            client.delete_records({KafkaPartition(f"{prefix}.catalog", 0): 2})
+        try:
+            for _ in range(2):
+                with pytest.raises(LogCorrupt, match=r"first 2 records of .*catalog.*removed"):
+                    await log.end_offsets()
+        finally:
+            await log.close()
+
+    asyncio.run(run())
 
 
 def test_nulls_of_a_foreign_producer_are_read_as_empty(kafka: str, prefix: str) -> None:

@@ -43,6 +43,9 @@ LOOK_UP_S_MAX = 4.0
 LOOK_UP_TRY_MS = 1_000
 """One try; a look-up that was sent to a broker which has died is not waited for longer."""
 
+BEGINNINGS_S = 60.0
+"""How often it is asked whether the log still has its beginning: nobody reads that by chance."""
+
 READ_S_MAX = 30.0
 """`read` waits so long for records of which it knows that they exist."""
 
@@ -111,6 +114,7 @@ class EndOffsets:
         self._consumers = consumers
         self._check = check
         self._lost: LogCorrupt | None = None
+        self._beginnings_due_s = time.monotonic() + BEGINNINGS_S
         self._consumer: KafkaConsumer | None = None
         self._thread = ThreadPoolExecutor(1, "log-ends")
         self._next: asyncio.Future[Mapping[TopicPartition, Offset]] | None = None
@@ -165,6 +169,7 @@ class EndOffsets:
                 if self._consumer is None:
                     self._consumer = self._consumers.make(LOOK_UP_S_MAX)
                 found = self._consumer.end_offsets(theirs, LOOK_UP_TRY_MS)
+                self._refuse_cut(self._consumer)
             # KeyError: kafka-python leaves out partitions that have no leader at the moment.
             except (KafkaError, KeyError) as error:
                 if isinstance(error, TopicAuthorizationFailedError):
@@ -176,6 +181,17 @@ class EndOffsets:
                 time.sleep(RETRY_S / 5)
             else:
                 return {self._consumers.names.ours[at]: Offset(end) for at, end in found.items()}
+
+    def _refuse_cut(self, consumer: KafkaConsumer) -> None:
+        """Raise LogCorrupt, now and for ever, when records were removed since the start."""
+        if time.monotonic() < self._beginnings_due_s:
+            return
+        begin = consumer.beginning_offsets(list(self._consumers.names.theirs.values()))
+        self._beginnings_due_s = time.monotonic() + BEGINNINGS_S
+        for at, first in begin.items():
+            if first > 0:
+                self._lost = LogCorrupt(removed(first, at))
+                raise self._lost
 
     def _drop(self) -> None:
         consumer, self._consumer = self._consumer, None
@@ -325,6 +341,15 @@ def no_record(at: TopicPartition, offset: Offset) -> str:
     return (
         f"the log has no record {at}@{offset}: it was removed, or is the marker of a transaction, "
         "which only a foreign producer writes. Grant Write on the topics to Muniment alone"
+    )
+
+
+def removed(first: int, at: KafkaPartition) -> str:
+    """What is said of a partition that does not have its first records any more."""
+    return (
+        f"the first {first} records of {at.topic}, partition {at.partition}, were removed (by "
+        "kafka-delete-records.sh, or by a retention that was set for a time). Restore them from a "
+        "copy of the log: `muniment log copy --help`"
     )
 
 

@@ -22,6 +22,7 @@ from kafka.errors import (
 )
 
 from muniment_services.log.base import RECORD_BYTES_MAX, LogCorrupt, LogUnavailable
+from muniment_services.log.kafka_reader import removed
 
 MESSAGE_BYTES_MAX = 25 * 1024 * 1024
 """`max.message.bytes`: our largest value, its key and headers, and the frame around them."""
@@ -138,11 +139,7 @@ def _refuse_trimmed(admin: KafkaAdminClient, topics: Iterable[Topic]) -> None:
         raise LogUnavailable(f"the brokers do not tell where topics begin: {error}") from error
     for at, first in found.items():
         if first.offset > 0:
-            raise LogCorrupt(
-                f"the first {first.offset} records of {at.topic}, partition {at.partition}, were "
-                "removed (by kafka-delete-records.sh, or by a retention that was set for a time). "
-                "Restore them from a copy of the log: `muniment log copy --help`"
-            )
+            raise LogCorrupt(removed(first.offset, at))
 
 
 def _create(admin: KafkaAdminClient, missing: Mapping[str, int], replication: int | None) -> None:
