@@ -17,7 +17,7 @@ import duckdb
 import structlog
 
 from muniment_projections.base import Folded
-from muniment_projections.runner import ProjectionsUnavailable, Runner
+from muniment_projections.runner import PENDING_EVENTS_MAX, ProjectionsUnavailable, Runner
 from muniment_schemas.codec import Codec
 from muniment_schemas.envelope import Event
 from muniment_schemas.ids import Offset
@@ -27,6 +27,7 @@ from muniment_services.domain.errors import Quarantined, Void
 from muniment_services.log.base import (
     ACCESS,
     CATALOG,
+    IN_FLIGHT_RECORDS_MAX,
     RUNS,
     EventLog,
     LogCorrupt,
@@ -57,6 +58,12 @@ WATCH_S = 1.0
 
 LOOK_UP_PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Between tries to read the catalog for a schema; each waits for the brokers as well."""
+
+AHEAD_EVENTS_MAX = PENDING_EVENTS_MAX + IN_FLIGHT_RECORDS_MAX
+"""Nothing more is folded while so much waits for the projections: other replicas write on while
+this one's disk is full. More than this one itself can have under way when it refuses writes."""
+
+AHEAD_POLL_S = 0.25
 
 LOADED_AT_ONCE_MAX = 500
 """Aggregates that one read of the projections brings into memory at most."""
@@ -110,6 +117,7 @@ class Fold:
         self._task: asyncio.Task[None] | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
+        self._stopping = False
         self._now_ms = now_ms
         self._metrics = metrics or Metrics()
         self.failure: str | None = None
@@ -126,6 +134,7 @@ class Fold:
 
     async def stop(self) -> None:
         """Wait for the fold to end, which it does when the log has been closed and is folded."""
+        self._stopping = True
         if self._watcher is not None:
             self._watcher.cancel()
             with suppress(asyncio.CancelledError):
@@ -354,6 +363,9 @@ class Fold:
         }
         try:
             async for records in self.log.follow(start):
+                # Seldom, and then for seconds: no need to be woken.
+                while self._runner.backlog > AHEAD_EVENTS_MAX and not self._stopping:  # noqa: ASYNC110
+                    await asyncio.sleep(AHEAD_POLL_S)
                 async with self._turn:
                     await self._fold(records)
         except Exception as error:  # noqa: BLE001

@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from harness.world import TestWorld
+from muniment_projections import runner
 from muniment_schemas import events as e
 from muniment_schemas.columns import pack
 from muniment_schemas.envelope import Actor
 from muniment_schemas.ids import Offset
 from muniment_schemas.subjects import Schemas
-from muniment_services import bootstrap
+from muniment_services import bootstrap, fold, write
 from muniment_services.api.services import Services
 from muniment_services.config import Settings
+from muniment_services.domain.commands import Context
+from muniment_services.domain.deciders import DECIDERS
 from muniment_services.domain.errors import AlreadyExists, DomainError, Invalid, KeyReused
 from muniment_services.domain.experiment import CreateExperiment, Experiment, RenameExperiment
 from muniment_services.domain.run import Run
 from muniment_services.domain.run_data import LogBatch, LogInputs, LogOutputs
 from muniment_services.domain.run_life import CreateRun
-from muniment_services.log.base import LogUnavailable, TopicPartition
-from muniment_services.write import Caller, Outcome
+from muniment_services.log.base import LogBackpressure, LogUnavailable, TopicPartition
+from muniment_services.write import Caller, Outcome, record_of
 
 ACTOR = Actor(principal_id="tester", auth_method="local")
 
@@ -244,6 +248,64 @@ def test_a_failed_append_is_not_acknowledged_and_leaves_no_state(
         monkeypatch.setattr(log, "append", append)
         await services.writer.submit(caller(), experiment("one"), id_of)
         assert services.fold.state.named("experiment", "one") is not None
+
+    run(tmp_path, test)
+
+
+@contextmanager
+def full_disk(services: Services, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The projections cannot be written, until the end."""
+
+    def refuse(*_: object) -> None:
+        raise duckdb.IOException("No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(runner, "RETRY_S", 0.1)
+        patched.setattr(services.runner.store, "write", refuse)
+        yield
+
+
+def test_writes_are_refused_while_too_many_events_wait_for_the_projections(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write, "PENDING_EVENTS_MAX", 5)
+
+    async def test(services: Services) -> None:
+        await services.runner.fresh(trail=True)
+        with full_disk(services, monkeypatch):
+            for number in range(6):
+                await services.writer.submit(caller(), experiment(f"e{number}"), id_of)
+            with pytest.raises(LogBackpressure, match="too far behind"):
+                await services.writer.submit(caller(), experiment("late"), id_of)
+            assert services.fold.state.named("experiment", "late") is None
+        await asyncio.sleep(0.2)
+        await services.runner.fresh()
+        await services.writer.submit(caller(), experiment("late"), id_of)
+
+    run(tmp_path, test)
+
+
+def test_what_others_write_is_not_taken_up_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another replica's disk is not full, so it goes on writing."""
+    monkeypatch.setattr(fold, "AHEAD_EVENTS_MAX", 5)
+
+    async def test(services: Services) -> None:
+        await services.runner.fresh(trail=True)
+        log, state = services.fold.log, services.fold.state
+        codec = bootstrap.codec(log)
+        context = Context(1, os.urandom, ACTOR, "r", "default")
+        with full_disk(services, monkeypatch):
+            for start in range(30):
+                command = CreateRun(experiment_id="0", name="r", user_id="u", start_time_ms=start)
+                event = DECIDERS[CreateRun](state, command, context)
+                assert event is not None
+                await log.append(record_of(event, codec, log))
+                await asyncio.sleep(0.01)
+            assert 5 < services.runner.backlog < 30
+        await services.fold.caught_up()
+        assert await services.state("run", event.envelope.aggregate_id) is not None
 
     run(tmp_path, test)
 
