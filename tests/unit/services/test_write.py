@@ -301,11 +301,12 @@ def test_what_others_write_is_not_taken_up_without_end(
                 command = CreateRun(experiment_id="0", name="r", user_id="u", start_time_ms=start)
                 event = DECIDERS[CreateRun](state, command, context)
                 assert event is not None
+                run_id = event.envelope.aggregate_id
                 await log.append(record_of(event, codec, log))
                 await asyncio.sleep(0.01)
             assert 5 < services.runner.backlog < 30
         await services.fold.caught_up()
-        assert await services.state("run", event.envelope.aggregate_id) is not None
+        assert await services.state("run", run_id) is not None
 
     run(tmp_path, test)
 
