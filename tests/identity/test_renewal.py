@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterator
 
@@ -36,25 +37,28 @@ def flow_with(authenticator: Authenticator, issuer: Issuer) -> CodeFlow:
     return CodeFlow(authenticator, issuers, where, now_ms, os.urandom, (AuthError,))
 
 
-async def test_a_renewed_login_has_the_groups_of_now_and_ends_with_the_session(
+def test_a_renewed_login_has_the_groups_of_now_and_ends_with_the_session(
     keycloak: Provider, administrator: Administrator
 ) -> None:
-    trusted = ("keycloak", keycloak.issuer, (AUDIENCE,), "keycloak")
-    issuer = Issuer(*trusted, client_id=PASSWORD_CLIENT)
-    refresh = keycloak.person(PERSON).refresh
-    assert refresh is not None
-    authenticator = Authenticator([issuer])
-    try:
-        flow = flow_with(authenticator, issuer)
-        found = await flow.renew(keycloak.issuer, Renewal(refresh, "of the login"))
-        assert GROUP in found.principal.groups
-        with administrator.taken_out(PERSON, GROUP):
+    async def run() -> None:
+        trusted = ("keycloak", keycloak.issuer, (AUDIENCE,), "keycloak")
+        issuer = Issuer(*trusted, client_id=PASSWORD_CLIENT)
+        refresh = keycloak.person(PERSON).refresh
+        assert refresh is not None
+        authenticator = Authenticator([issuer])
+        try:
+            flow = flow_with(authenticator, issuer)
+            found = await flow.renew(keycloak.issuer, Renewal(refresh, "of the login"))
+            assert GROUP in found.principal.groups
+            with administrator.taken_out(PERSON, GROUP):
+                assert found.renewal is not None
+                found = await flow.renew(keycloak.issuer, found.renewal)
+                assert GROUP not in found.principal.groups
+            administrator.log_out(PERSON)
             assert found.renewal is not None
-            found = await flow.renew(keycloak.issuer, found.renewal)
-            assert GROUP not in found.principal.groups
-        administrator.log_out(PERSON)
-        assert found.renewal is not None
-        with pytest.raises(LoginEnded):
-            await flow.renew(keycloak.issuer, found.renewal)
-    finally:
-        await authenticator.close()
+            with pytest.raises(LoginEnded):
+                await flow.renew(keycloak.issuer, found.renewal)
+        finally:
+            await authenticator.close()
+
+    asyncio.run(run())
