@@ -90,6 +90,11 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     check_one_line(ended, "file/data")
 
 
+def hear_interrupts() -> None:
+    """As a terminal's programs do; tests that a shell runs in its background are deaf to them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
 def following(*arguments: object) -> Iterator[subprocess.Popen[str]]:
     """A call of `events --follow` while it runs; it is ended with the test, however that ends."""
@@ -99,6 +104,7 @@ def following(*arguments: object) -> Iterator[subprocess.Popen[str]]:
         stderr=subprocess.PIPE,
         text=True,
         env=process_environment(),
+        preexec_fn=hear_interrupts,
     ) as process:
         try:
             yield process
