@@ -28,7 +28,7 @@ from muniment_services.log.embedded import EmbeddedLog
 
 KILLS = 22
 WRITERS = 6
-DRAIN_S_MAX = 5.0
+DRAIN_S_MAX = 10.0
 
 Point = tuple[str, str, int]
 """(run, key, step): what one write leaves behind, and no other write does."""
