@@ -23,7 +23,7 @@ from muniment_auth import sessions, tokens
 from muniment_auth.principal import Principal
 from muniment_auth.sessions import CSRF_HEADER, SAFE_METHODS, same_origin
 from muniment_auth.tokens import SESSION_PREFIX, TOKEN_PREFIX, Secret
-from muniment_schemas.credential_events import PERSONAL
+from muniment_schemas.credential_events import PERSONAL, SERVICE
 from muniment_schemas.ids import PrincipalId
 
 SERVICE_ISSUER = "muniment:service"
@@ -106,6 +106,10 @@ class StoredCredential(Protocol):
     @property
     def principal_kind(self) -> str:
         """Kind of that principal."""
+
+    @property
+    def issued_by(self) -> str:
+        """Id of the principal that it was given to."""
 
     @property
     def issuer(self) -> str:
@@ -286,7 +290,7 @@ def principal_of(
     """The principal that a credential authenticates.
 
     said: what counts of it now. identity: subject and name; without them the principal goes by its
-    id.
+    id. Whoever got a service's token acts for the service: what it does may be that one's doing.
     """
     subject, name = identity or ("", credential.principal_id)
     return Principal(
@@ -301,5 +305,6 @@ def principal_of(
         groups_unknown=said.groups_unknown,
         claims=said.claims,
         scopes=frozenset(credential.scopes) or None,
+        delegation=(credential.issued_by,) if credential.credential_kind == SERVICE else (),
         token_id=credential.credential_id,
     )

@@ -128,7 +128,7 @@ class Server:
             "method": "POST",
             "path": "/api/2.0/mlflow/runs/create",
             "query_string": b"",
-            "headers": [(b"content-type", b"application/json")],
+            "headers": [(b"host", b"localhost"), (b"content-type", b"application/json")],
         }
         _, _, answer = self.call(scope, b'{"experiment_id": "0"}')
         run_id = json.loads(answer)["run"]["info"]["run_id"]

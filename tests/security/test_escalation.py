@@ -354,6 +354,34 @@ def test_whoever_acts_for_another_cannot_get_rid_of_that_by_a_token(server: Serv
     assert "laundered" not in [token["name"] for token in listed]
 
 
+def test_only_admins_get_the_tokens_of_a_service(server: Served) -> None:
+    """Whoever got one would hold all that was ever granted to the service."""
+    server.grant("helper", "manager", "server", "*")
+    made = server.ask("helper", "POST", "/api/v1/service-tokens", {"name": "deployer"})
+    assert made.status_code == 403
+    assert server.ask("admin", "POST", "/api/v1/service-tokens", {"name": "d"}).status_code == 200
+
+
+def test_a_service_token_makes_no_tokens_and_says_who_got_it(server: Served) -> None:
+    made = server.ask("admin", "POST", "/api/v1/service-tokens", {"name": "rotating"}).json()
+    carried = {"authorization": f"Bearer {made['secret']}"}
+    for path in ("/api/v1/tokens", "/api/v1/service-tokens"):
+        answer = server.ask(None, "POST", path, {"name": "x"}, headers=carried)
+        assert answer.status_code == 403
+
+
+def test_a_limited_token_of_a_provider_makes_none_that_outlives_it(server: Served) -> None:
+    def by(*scopes: str) -> Any:
+        token = server.provider.token(sub="eve", scope=" ".join(f"muniment:{s}" for s in scopes))
+        headers = {"authorization": f"Bearer {token}"}
+        return server.ask(None, "POST", "/api/v1/tokens", {"name": "x"}, headers=headers)
+
+    refused = by("run:*")
+    assert refused.status_code == 403
+    assert "muniment:self:use" in refused.json()["message"]
+    assert by("run:*", "self:use").status_code == 200
+
+
 def test_a_token_of_a_token_ends_with_it_at_the_latest(server: Served) -> None:
     first = server.ask("eve", "POST", "/api/v1/tokens", {"name": "first", "life_days": 2}).json()
     carried = {"authorization": f"Bearer {first['secret']}"}

@@ -61,6 +61,21 @@ def put(desk: Desk, who: str, path: str, content: bytes = b"y") -> Any:
     return desk.server.ask(who, "PUT", path, content=content)
 
 
+def test_whoever_got_a_service_s_token_is_its_hand(desk: Desk) -> None:
+    server = desk.server
+    made = server.ask("admin", "POST", "/api/v1/service-tokens", {"name": "ci"}).json()
+    grant = {"subject_kind": "principal", "subject": made["token"]["principal_id"]}
+    grant |= {"role": "approver", "resource_kind": "model", "pattern": "*"}
+    assert server.ask("admin", "POST", GRANTS, grant).status_code == 200
+    desk.policy()
+    assert desk.request("admin").status_code == 200
+    headers = {"authorization": f"Bearer {made['secret']}"}
+    body = desk.about(stage="Production", archive_existing_versions=False)
+    path = f"{MLFLOW}transition-requests/approve"
+    answer = server.ask(None, "POST", path, body, headers=headers)
+    assert "whoever asks for a promotion may not approve it" in message(answer)
+
+
 # Evidence that changes after an approval
 
 

@@ -40,10 +40,6 @@ LIST_FIELDS = (
 )
 REVOKE_FIELDS = (Field("reason"),)
 
-PERSONAL_KINDS = frozenset({"user", "service"})
-"""Who may have personal tokens. A job that proves who it is by a token of a few minutes needs none
-that lives longer, and the local user needs none at all."""
-
 _SERVICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -75,7 +71,9 @@ async def who_am_i(call: Call) -> Answer:
 async def create_token(call: Call) -> Answer:
     """POST /api/v1/tokens: a token of the caller's own, told once."""
     principal = call.principal
-    if principal.kind not in PERSONAL_KINDS:
+    # A job that proves who it is by a token of a few minutes needs none that lives longer, the local
+    # user none at all, and of a service's tokens it must be known who got them.
+    if principal.kind != "user":
         raise ApiError(
             "PERMISSION_DENIED",
             f"A {principal.kind} principal has no personal tokens. Make a service token instead: "
@@ -85,8 +83,11 @@ async def create_token(call: Call) -> Answer:
 
 
 async def create_service_token(call: Call) -> Answer:
-    """POST /api/v1/service-tokens: a token of a service principal, which is made if need be."""
-    _require(call, P.ACCESS_GRANT)
+    """POST /api/v1/service-tokens: a token of a service principal, which is made if need be.
+
+    For admins: whoever gets it may do what was ever granted to the service.
+    """
+    _require(call, P.SERVER_ADMIN)
     name = call.params(TOKEN_FIELDS)["name"]
     if _SERVICE_NAME.fullmatch(name) is None:
         raise Invalid(
@@ -180,6 +181,7 @@ def shown_credential(call: Call, credential: Credential) -> wire.Json:
 async def _create(call: Call, principal: Principal, kind: str) -> Answer:
     _refuse_key(call)
     given, maker = call.params(TOKEN_FIELDS), call.principal
+    _refuse_outliving(maker)
     await call.services.caught_up()
     wish = Wish(
         kind=kind,
@@ -193,6 +195,19 @@ async def _create(call: Call, principal: Principal, kind: str) -> Answer:
     )
     answer = {"secret": secret.text, "token": shown_credential(call, made)}
     return Answer(wire.encode(answer), headers=NO_STORE)
+
+
+def _refuse_outliving(maker: Principal) -> None:
+    # A token of ours makes none that outlives it. A provider's is short, and so limited on purpose.
+    scopes = maker.scopes
+    if scopes is None or own_credential_id(maker) is not None:
+        return
+    if not tokens.covers(scopes, frozenset({P.SELF_USE})):
+        raise ApiError(
+            "PERMISSION_DENIED",
+            f"This token is limited to {', '.join(sorted(scopes))}, and makes no other tokens. "
+            f"Present one without scopes of muniment, or with muniment:{P.SELF_USE} among them.",
+        )
 
 
 def _scopes(asked: list[str] | tuple[()], maker: Principal) -> frozenset[str] | None:
@@ -267,5 +282,5 @@ ROUTES = (
     Route("POST", "/api/v1/tokens", P.SELF_USE, create_token),
     Route("GET", "/api/v1/tokens", P.SELF_USE, list_tokens),
     Route("DELETE", "/api/v1/tokens/{id}", P.SELF_USE, revoke_token),
-    Route("POST", "/api/v1/service-tokens", P.ACCESS_GRANT, create_service_token),
+    Route("POST", "/api/v1/service-tokens", P.SERVER_ADMIN, create_service_token),
 )

@@ -68,8 +68,9 @@ def refuse_delegated(actor: Actor) -> None:
     """Raise Denied for one that somebody else acts for: what it made would not say so any more."""
     if actor.delegation:
         raise Denied(
-            "whoever acts for another (by a token with an `act` claim) makes no tokens and opens "
-            "no sessions, since what is done with them would count as the other's own doing"
+            "whoever acts for another (by a token with an `act` claim, or one of a service) makes "
+            "no tokens and opens no sessions, since what is done with them would count as the "
+            "other's own doing"
         )
 
 

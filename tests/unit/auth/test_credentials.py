@@ -42,6 +42,7 @@ class Kept:
     credential_kind: str = "personal"
     principal_id: str = "anna-id"
     principal_kind: str = "user"
+    issued_by: str = "anna-id"
     issuer: str = "https://id.example"
     scopes: tuple[str, ...] = ()
     said: Said = field(default_factory=lambda: Said())
