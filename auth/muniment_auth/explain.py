@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from muniment_auth.permissions import PROMOTING, UNGRANTED, Permission, kinds_of
+from muniment_auth.permissions import AIMED, PROMOTING, UNGRANTED, Permission, kinds_of
 from muniment_auth.policy import (
     NO_ENDED,
     Access,
@@ -117,7 +117,7 @@ def _permits(grant: Grant, permission: Permission, attributes: Attributes) -> bo
             (attributes.alias, grant.aliases),
         )
         asked = [(value, allowed) for value, allowed in moved if value is not None]
-        if not asked or any(value not in allowed for value, allowed in asked):
+        if (not asked and permission in AIMED) or any(v not in allowed for v, allowed in asked):
             return False
     return not grant.tag_keys or attributes.tag_key in (None, *grant.tag_keys)
 

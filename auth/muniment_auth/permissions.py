@@ -54,6 +54,9 @@ GRANTABLE = frozenset(Permission) - UNGRANTED
 PROMOTING = frozenset({_P.MODEL_APPROVE, _P.MODEL_PROMOTE, _P.MODEL_REQUEST})
 """Those that a condition on stages or aliases is about."""
 
+AIMED = PROMOTING - {_P.MODEL_REQUEST}
+"""Those of them that are never without a stage or alias: who may request may comment as well."""
+
 Permissions = frozenset[Permission]
 
 _VIEWER = frozenset(

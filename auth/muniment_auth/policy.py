@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from muniment_auth.permissions import (
+    AIMED,
     GRANTABLE,
     PROMOTING,
     ROLES,
@@ -110,7 +111,7 @@ class Rule:
         """Whether its conditions let an action pass."""
         if self.staged and permission in PROMOTING:
             stage, alias = attributes.stage, attributes.alias
-            if stage is None and alias is None:
+            if stage is None and alias is None and permission in AIMED:
                 return False
             if stage is not None and stage not in self.stages:
                 return False

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from muniment_auth.permissions import PROMOTING, Permission, kinds_of
+from muniment_auth.permissions import AIMED, Permission, kinds_of
 from muniment_auth.policy import Access, Rule
 from muniment_auth.resources import ended_key
 from muniment_schemas.access_events import ANYTHING, ID_PREFIX
@@ -55,7 +55,7 @@ def visible(
     rules = [
         rule
         for rule in access.rules(permission, now_ms)
-        if not (rule.staged and permission in PROMOTING)
+        if not (rule.staged and permission in AIMED)
     ]
     held = [
         TRUE if access.unlimited else _held(access, permission, kind, rules, columns)

@@ -42,7 +42,12 @@ from muniment_services.domain import (
 )
 from muniment_services.domain.commands import Command
 from muniment_services.domain.errors import DomainError
-from muniment_services.domain.registry_names import is_prompt, stage_of
+from muniment_services.domain.registry_names import (
+    ACTIVE_STAGES,
+    is_prompt,
+    stage_of,
+    version_number,
+)
 from muniment_services.state import CurrentState
 
 NOWHERE = Resource("experiment", workspace=ANYTHING)
@@ -233,6 +238,34 @@ def _stage(command: Any) -> Attributes:
         return Attributes(stage=command.stage)
 
 
+def _moved(aimed: Callable[[Any], Attributes]) -> Targets:
+    """The model, for the stage or alias that a version is brought to, and the stage that it leaves.
+
+    A condition on stages binds both ends: who may promote to Staging takes nothing out of
+    Production.
+    """
+
+    def targets(state: CurrentState, command: Any, workspace: str) -> Iterator[Need]:
+        found = _model(state, command.name, workspace)
+        if found is None:
+            return
+        asked = aimed(command)
+        yield Need(of_model(found), attributes=asked)
+        left = _stage_of_version(found, command.version)
+        if asked.stage is not None and left in ACTIVE_STAGES and left != asked.stage:
+            yield Need(of_model(found), attributes=Attributes(stage=left))
+
+    return targets
+
+
+def _stage_of_version(model: registered_model.RegisteredModel, version: str) -> str | None:
+    try:
+        found = model.versions.get(version_number(version))
+    except DomainError:
+        return None  # The decision says what is wrong with it.
+    return None if found is None else found.stage
+
+
 def _alias(command: Any) -> Attributes:
     return Attributes(alias=command.alias)
 
@@ -345,7 +378,7 @@ TARGETS: Mapping[type[Command], Targets] = MappingProxyType(
         promotion.RequestTransition: _on_model(_promotion),
         promotion.CancelRequest: _on_model(_promotion),
         promotion.RejectRequest: _on_model(_promotion),
-        promotion.ApproveRequest: _on_model(_promotion),
+        promotion.ApproveRequest: _moved(_promotion),
         promotion.AddComment: _on_model(),
         promotion.UpdateComment: _comment,
         promotion.DeleteComment: _comment,
@@ -380,7 +413,7 @@ TARGETS: Mapping[type[Command], Targets] = MappingProxyType(
         registry_life.DeleteAlias: _on_model(_alias),
         model_version.CreateModelVersion: _create_version,
         model_version.UpdateModelVersion: _on_model(),
-        model_version.TransitionStage: _on_model(_stage),
+        model_version.TransitionStage: _moved(_stage),
         model_version.DeleteModelVersion: _on_model(),
         model_version.SetModelVersionTag: _on_model(_tag),
         model_version.DeleteModelVersionTag: _on_model(_tag),

@@ -108,7 +108,7 @@ def gives(
     elif not glob(grant.pattern, thing.name):
         return False
     if permission in PROMOTES.split() and (grant.stages or grant.aliases):
-        if attributes.stage is None and attributes.alias is None:
+        if (attributes.stage, attributes.alias) == (None, None) and permission != "model:request":
             return False
         if attributes.stage is not None and attributes.stage not in grant.stages:
             return False

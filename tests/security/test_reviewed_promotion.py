@@ -298,7 +298,8 @@ def test_a_policy_without_approvals_still_has_its_conditions(desk: Desk) -> None
 def test_an_alias_is_guarded_and_asked_for_by_its_sign(desk: Desk) -> None:
     desk.policy(stages=[], aliases=["champion"])
     alias = {"name": desk.name, "alias": "champion", "version": "1"}
-    for guarded in (alias, {**alias, "alias": "Champion"}):
+    for spelling in ("champion", "Champion", "\uff43hampion", "champion\n"):
+        guarded = {**alias, "alias": spelling}
         assert desk.ask("bob", "POST", "registered-models/alias", guarded).status_code == 403
     other = {**alias, "alias": "challenger"}
     assert desk.ask("bob", "POST", "registered-models/alias", other).status_code == 200
@@ -339,6 +340,40 @@ def test_a_new_name_does_not_lead_around_a_policy(desk: Desk) -> None:
     desk.policy()
     rename = {"name": desk.name, "new_name": f"{desk.name}-free"}
     assert desk.ask("admin", "POST", "registered-models/rename", rename).status_code == 403
+
+
+def test_what_is_promoted_under_a_policy_keeps_its_name(desk: Desk) -> None:
+    """Or another model, approved under another name, could be put in its place."""
+    desk.ok("admin", "PUT", POLICIES + desk.name, {"pattern": "*", "stages": ["Production"]})
+    rename = {"name": desk.name, "new_name": f"{desk.name}-2"}
+    back = {"name": f"{desk.name}-2", "new_name": desk.name}
+    desk.ok("ana", "POST", "registered-models/rename", rename)
+    desk.ok("ana", "POST", "registered-models/rename", back)
+    desk.request()
+    assert desk.approve("bob").status_code == 200
+    refused = desk.ask("ana", "POST", "registered-models/rename", rename)
+    assert (refused.status_code, desk.name in refused.json()["message"]) == (403, True)
+    desk.ok("admin", "DELETE", POLICIES + desk.name)
+
+
+def test_who_may_promote_to_one_stage_takes_nothing_out_of_another(desk: Desk) -> None:
+    desk.server.grant("sam", "approver", "model", desk.name, stages=["Staging"])
+    desk.server.grant("pia", "approver", "model", desk.name, stages=["Staging", "Production"])
+    move = {**desk.about("Staging"), "archive_existing_versions": False}
+    desk.ok("sam", "POST", "model-versions/transition-stage", move)
+    desk.ok("pia", "POST", "model-versions/transition-stage", {**move, "stage": "Production"})
+    assert desk.ask("sam", "POST", "model-versions/transition-stage", move).status_code == 403
+    assert desk.request(stage="Staging").status_code == 200
+    assert desk.approve("sam", stage="Staging").status_code == 403
+    assert desk.stage() == "Production"
+    assert desk.approve("pia", stage="Staging").status_code == 200
+
+
+def test_who_may_request_for_one_stage_may_comment(desk: Desk) -> None:
+    desk.server.grant("sam", "approver", "model", desk.name, stages=["Staging"])
+    comment = {"name": desk.name, "version": "1", "comment": "looks well"}
+    desk.ok("sam", "POST", "comments/create", comment)
+    assert desk.request("sam").status_code == 403
 
 
 def test_who_may_what(desk: Desk) -> None:

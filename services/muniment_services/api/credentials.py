@@ -71,8 +71,8 @@ async def who_am_i(call: Call) -> Answer:
 async def create_token(call: Call) -> Answer:
     """POST /api/v1/tokens: a token of the caller's own, told once."""
     principal = call.principal
-    # A job that proves who it is by a token of a few minutes needs none that lives longer, the local
-    # user none at all, and of a service's tokens it must be known who got them.
+    # A job that proves who it is by a token of a few minutes needs none that lives longer, nor does
+    # the local user any; and of a service's tokens it must be known who got them.
     if principal.kind != "user":
         raise ApiError(
             "PERMISSION_DENIED",

@@ -7,6 +7,7 @@ counts from the moment it is in the log, for requests too that were made before.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -282,16 +283,15 @@ def all_concerning(
 
 
 def escapes(world: World, model: RegisteredModel, new_name: str) -> tuple[str, ...]:
-    """Policies that another name would take a model out of, or bring what it has under unasked."""
-    guarded = [
-        policy
-        for policy in _all(world)
-        if _concerns(policy, model.name, model.workspace)
-        != _concerns(policy, new_name, model.workspace)
-    ]
-    out = [p for p in guarded if _concerns(p, model.name, model.workspace)]
-    into = [p for p in guarded if p not in out and _reached(p, model)]
-    return tuple(sorted(policy.policy for policy in (*out, *into)))
+    """Policies that another name would get round: it takes the model out of them, or names by it
+    what is promoted already, which whoever loads that name would get unasked."""
+    found = []
+    for policy in _all(world):
+        before = _concerns(policy, model.name, model.workspace)
+        after = _concerns(policy, new_name, model.workspace)
+        if (before and not after) or ((before or after) and _reached(policy, model)):
+            found.append(policy.policy)
+    return tuple(sorted(found))
 
 
 def _reached(policy: PromotionPolicy, model: RegisteredModel) -> bool:
@@ -312,8 +312,12 @@ def _concerns(policy: PromotionPolicy, name: str, workspace: str) -> bool:
 def _guards(policy: PromotionPolicy, target: Target) -> bool:
     if target.kind == STAGE:
         return target.name in policy.stages
-    # Another spelling of a guarded alias would be taken for it by whoever reads it.
-    return target.name.casefold() in {alias.casefold() for alias in policy.aliases}
+    return _as_read(target.name) in {_as_read(alias) for alias in policy.aliases}
+
+
+def _as_read(alias: str) -> str:
+    """What people take an alias for: another spelling of a guarded one is taken for that."""
+    return unicodedata.normalize("NFKC", alias).casefold().strip()
 
 
 def asked_by(policy: PromotionPolicy) -> list[str]:

@@ -150,8 +150,9 @@ def rename(
         hold.refuse(hold.on_model(world, model), f"The model {model.name}")
     if escaped := escapes(world, model, command.new_name):
         raise ReviewRequired(
-            f"Another name would take the model out of the policy {', '.join(escaped)}, or bring "
-            "what is promoted already under it. Change the policy first."
+            f"Another name would take the model out of the policy {', '.join(escaped)}, or lead "
+            "clients to what is promoted under a name that it was not approved for. Take the "
+            "versions out of the stages and aliases that the policy guards, or change it, first."
         )
     return e.RegisteredModelRenamed(
         envelope=envelope(context, e.RegisteredModelRenamed, model),

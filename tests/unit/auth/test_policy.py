@@ -177,7 +177,6 @@ MODEL = THINGS[1]
         ({"stages": ("Staging",)}, Attributes(stage="Staging"), True),
         ({"stages": ("Staging",)}, Attributes(stage="Production"), False),
         ({"stages": ("Staging",)}, Attributes(alias="champion"), False),
-        ({"stages": ("Staging",)}, NO_ATTRIBUTES, False),
         ({"aliases": ("champion",)}, Attributes(alias="champion"), True),
         ({"aliases": ("champion",)}, Attributes(stage="Staging"), False),
         ({"stages": ("Staging",), "aliases": ("champion",)}, Attributes(alias="champion"), True),
@@ -191,6 +190,12 @@ def test_conditions_narrow_promotions(
     assert held.decide(permission, MODEL, attributes).allowed == allowed
     assert held.decide(P.MODEL_WRITE, MODEL).allowed
     assert held.any(MODEL)
+
+
+@pytest.mark.parametrize("permission", PROMOTE)
+def test_a_condition_on_stages_leaves_comments_which_are_about_none(permission: Permission) -> None:
+    held = access(grant(role="manager", resource_kind="model", stages=("Staging",)))
+    assert held.decide(permission, MODEL).allowed == (permission == P.MODEL_REQUEST)
 
 
 def test_a_condition_on_tag_keys_narrows_changes_of_tags_and_nothing_else() -> None:
