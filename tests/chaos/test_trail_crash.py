@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import pytest
+
 from harness.server import running_muniment
 from muniment_schemas.codec import Codec
 from muniment_schemas.ids import Offset
@@ -96,6 +98,7 @@ def request_ids(log: EmbeddedLog, codec: Codec, at: TopicPartition, end: Offset)
     return ids
 
 
+@pytest.mark.slow
 def test_every_call_that_was_answered_is_in_the_log_once(tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
     with running_muniment(data_dir) as server:

@@ -241,6 +241,7 @@ def test_a_renewal_that_fails_is_one_failure_for_all_who_wait() -> None:
     assert len(calls) == 1
 
 
+@pytest.mark.slow
 def test_a_forked_process_shares_no_lock_with_its_parent(
     environment: pytest.MonkeyPatch,
     server: GuardedServer,

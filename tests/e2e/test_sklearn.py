@@ -43,6 +43,7 @@ def test_five_forests_are_compared_by_rmse(
     assert list(frame["run_id"]) == [one.run_id for one in by_rmse]
 
 
+@pytest.mark.slow
 def test_a_forest_is_loaded_by_every_address(
     client: MlflowClient, experiment_id: str, data: Data
 ) -> None:

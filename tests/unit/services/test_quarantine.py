@@ -167,6 +167,7 @@ def refusing(run_id: str, key: str) -> Mapping[str, Any]:
     return {**EVOLVERS, "run": evolve}
 
 
+@pytest.mark.slow
 def test_what_was_held_takes_effect_once_a_release_can_fold_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
