@@ -8,7 +8,8 @@
     level = "none"
     routes = ["/api/2.0/mlflow/metrics/*"]
 
-The operator's rules come first, then those of NOISE, and what none of them matches is METADATA.
+Before the operator's rules come those of IN_FULL, behind them those of NOISE, and what none of them
+matches is METADATA.
 Refusals (401, 403) are in the trail whatever the rules say.
 Source: Kubernetes' audit policy, whose levels and first match these are.
 """
@@ -45,6 +46,9 @@ class Rule:
         )
 
 
+IN_FULL = (Rule(Level.REQUEST, routes=("/api/v1/audit/sql",)),)
+"""What is asked in a language of its own, so that nothing else tells what was asked."""
+
 NOISE = (
     Rule(
         Level.NONE,
@@ -74,7 +78,7 @@ class Levels:
     """The level of each route."""
 
     def __init__(self, rules: Iterable[Rule] = ()) -> None:
-        self._rules = (*rules, *NOISE)
+        self._rules = (*IN_FULL, *rules, *NOISE)
         self._known: dict[tuple[str, str], Level] = {}
 
     def of(self, route: str | None, permission: str | None) -> Level:

@@ -80,6 +80,7 @@ from muniment_services.schema_ids import LoggedSchemaIds
 from muniment_services.snapshot import open_shelf
 from muniment_services.snapshot_restore import restore_newest_if_empty
 from muniment_services.snapshotter import Maker, Snapshotter
+from muniment_services.sql.analysts import Analysts
 from muniment_services.startup import CATCHING_UP, Startup
 from muniment_services.state import CurrentState
 from muniment_services.trail import Trail
@@ -122,10 +123,7 @@ def codec(log: LogReader) -> Codec:
 
 
 def local_user() -> Principal:
-    """The principal of a server without an identity provider.
-
-    In a container the user may have a number only.
-    """
+    """The principal of a server without an identity provider; in a container maybe a number."""
     try:
         name = getpass.getuser()
     except (KeyError, OSError):
@@ -189,6 +187,7 @@ async def _services(
     rebuilder = _rebuilder(log, events, fold, runner, settings)
     maker = Maker(settings.data_dir, lambda: open_shelf(settings), release(), now_ms, os.urandom)
     snapshotter = Snapshotter(runner, maker)
+    analysts = Analysts(settings.data_dir)
     reports = Reports(log, events, fold, SYSTEM, release(), now_ms, os.urandom)
     runner.start()
     fold.start()
@@ -226,11 +225,12 @@ async def _services(
                 browser=await _browser_login(settings, verifier, place),
                 accesses=Accesses(fold, admin_groups(settings)),
                 trail=trail,
+                analysts=analysts,
                 admin_groups=tuple(admin_groups(settings)),
                 prover=prover,
             )
     finally:
-        for task in (rebuilder, snapshotter, reports, log):
+        for task in (rebuilder, snapshotter, analysts, reports, log):
             await task.close()
         await fold.stop()
         await runner.close()

@@ -28,6 +28,7 @@ from muniment_services.log.base import LogUnavailable
 from muniment_services.proof.prover import Prover
 from muniment_services.rebuilder import Rebuilder
 from muniment_services.snapshotter import Snapshotter
+from muniment_services.sql.analysts import Analysts
 from muniment_services.trail import Trail
 from muniment_services.write import Writer
 
@@ -67,6 +68,7 @@ class Services:
     stale_reads: bool
     accesses: Accesses
     trail: Trail
+    analysts: Analysts
     admin_groups: tuple[tuple[str, str], ...] = ()
     """(issuer, group) whose members the configuration makes admins."""
     now_ms: Callable[[], int] = now_ms

@@ -67,3 +67,25 @@ knows a value finds it by its hash; the value is read from standard input.
 
   read -s VALUE; printf %s "$VALUE" | muniment audit hash
 """
+
+SQL = """Ask a server's trail, registry and runs in SQL.
+
+One SELECT, in DuckDB's words, over tables that are made for it; --tables tells
+what is in them. It is answered within a minute, from 100,000 rows at most, and
+the statement itself is in the trail. Needs the role auditor on everything.
+
+  muniment sql --tables
+  muniment sql "SELECT actor, count(*) FROM audit WHERE outcome = 'denied'
+      GROUP BY actor ORDER BY 2 DESC"
+  muniment sql "SELECT name, version, from_actor, valid_from FROM stages
+      WHERE stage = 'Production' AND valid_to IS NULL"
+  muniment sql --format parquet --out lr.parquet "SELECT * FROM params"
+  muniment sql - < question.sql
+
+--export writes all tables of one moment to a new folder, which DuckDB, Polars
+and Spark read: for each table a folder of Parquet files, and tables.json, which
+says what the columns mean.
+
+  muniment sql --export tables-2026-01-31
+  duckdb -c "SELECT count(*) FROM 'tables-2026-01-31/audit/*.parquet'"
+"""

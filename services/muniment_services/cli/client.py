@@ -52,10 +52,20 @@ class Client:
         """Status and JSON object of a probe's answer, 503 included. Raises CliError."""
         return self._exchange("GET", path)
 
-    def fetch(self, path: str) -> tuple[bytes, Mapping[str, str]]:
-        """An answer that is no JSON, and its headers by lower-case name. Raises CliError."""
-        with self._opened(self._request("GET", path)) as answer:
+    def fetch(
+        self, path: str, body: Mapping[str, Any] | None = None
+    ) -> tuple[bytes, Mapping[str, str]]:
+        """An answer that is no JSON, and its headers by lower-case name. Raises CliError.
+
+        body: what is posted; without one, the answer is got.
+        """
+        with self.opened(path, body) as answer:
             return answer.read(), {name.lower(): value for name, value in answer.headers.items()}
+
+    def opened(self, path: str, body: Mapping[str, Any] | None = None) -> http.client.HTTPResponse:
+        """The same, to be read piece by piece and closed. Raises CliError."""
+        data = None if body is None else json.dumps(body).encode()
+        return self._opened(self._request("GET" if data is None else "POST", path, data))
 
     def events(self, path: str, last: str | None = None) -> Iterator[tuple[str, Any]]:
         """Server-sent events as (id, JSON), until the stream ends. last: the id to go on behind.

@@ -32,6 +32,7 @@ COMMANDS = (
     ("status", help.STATUS),
     ("quarantine", help.QUARANTINE),
     ("audit", audit_help.AUDIT),
+    ("sql", audit_help.SQL),
     ("access", access_help.ACCESS),
     ("policy", policy_help.POLICY),
     ("hold", keeping_help.HOLD),

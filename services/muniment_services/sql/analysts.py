@@ -1,0 +1,197 @@
+"""Answers statements of analysts: tables written down, a process that reads them, and an end to it.
+
+The life of one statement:
+1. The tables that it may mean are written as Parquet files beside the projections, as far as they
+   are not there already (`muniment_projections.published.export`).
+2. They are linked into a folder for this statement alone.
+3. A process without anything else answers it (`process.py`), within limits that have names here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import sys
+import tarfile
+import tempfile
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from muniment_projections.published.catalogue import TABLES
+from muniment_projections.published.export import Export
+from muniment_projections.store import Store
+from muniment_services.sql.process import Order, Report
+
+CATALOGUE_FILE = "tables.json"
+
+FOLDER = "tables"
+"""Name of the folder in data_dir where the files are; emptied at each start."""
+
+TIME_S = 60
+"""A statement takes so long at most, the writing of tables apart."""
+
+MEMORY_BYTES = 1024**3
+ROWS_MAX = 100_000
+BYTES_MAX = 64 * 1024**2
+"""What the process may take for the work, and of an answer."""
+
+STATEMENTS_MAX = 2
+"""Statements that are answered at a time."""
+
+REPORT_BYTES_MAX = 64 * 1024
+CHUNK_BYTES = 256 * 1024
+
+COMMAND = (sys.executable, "-P", "-m", "muniment_services.sql.process")
+
+
+class StatementRefused(Exception):
+    """There is no answer; the text says why, and what would help."""
+
+
+class Analysts:
+    """Answers statements over one replica's projections. Lives on one event loop."""
+
+    def __init__(self, data_dir: Path, time_s: int = TIME_S) -> None:
+        """data_dir: the server's, in which nobody else makes a folder `tables`."""
+        self._folder = data_dir / FOLDER
+        self._time_s = time_s
+        self._export: Export | None = None
+        self._turn = asyncio.Semaphore(STATEMENTS_MAX)
+
+    @property
+    def busy(self) -> bool:
+        """Whether another statement would have to wait."""
+        return self._turn.locked()
+
+    async def answer(self, store: Store, statement: str, format: str) -> bytes:
+        """A statement's answer in one of FORMATS, as of what the store holds now.
+
+        Raises StatementRefused.
+        """
+        # A table that is not named in it, however it is written, is not there for it.
+        named = [name for name in TABLES if re.search(rf"\b{name}\b", statement, re.IGNORECASE)]
+        async with self._turn, self._linked(store, named) as folder:
+            return await self._ask(
+                Order(
+                    statement=statement,
+                    format=format,
+                    folder=str(folder),
+                    tables=tuple(TABLES),
+                    time_s=self._time_s,
+                    memory_bytes=MEMORY_BYTES,
+                    rows_max=ROWS_MAX,
+                    bytes_max=BYTES_MAX,
+                )
+            )
+
+    async def archive(self, store: Store) -> AsyncGenerator[bytes, None]:
+        """All tables of one moment as a tar: `<table>/part-<n>.parquet`, and `tables.json`."""
+        async with self._turn, self._linked(store, TABLES) as folder:
+            catalogue = msgspec.json.format(msgspec.json.encode({"tables": described()}))
+            (folder / CATALOGUE_FILE).write_bytes(catalogue)
+            chunks = _tar(folder)
+            while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
+                yield chunk
+
+    async def close(self) -> None:
+        """Remove the files. Nothing may be asked any more."""
+        if self._export is not None:
+            await asyncio.to_thread(shutil.rmtree, self._folder)
+            self._export = None
+
+    @asynccontextmanager
+    async def _linked(self, store: Store, names: Iterable[str]) -> AsyncIterator[Path]:
+        folder = await asyncio.to_thread(self._link, store, tuple(names))
+        try:
+            yield folder
+        finally:
+            await asyncio.to_thread(shutil.rmtree, folder)
+
+    def _link(self, store: Store, names: Sequence[str]) -> Path:
+        if self._export is None:
+            shutil.rmtree(self._folder, ignore_errors=True)  # Of a server that was killed.
+            self._folder.mkdir(mode=0o700)
+            self._export = Export(self._folder)
+        folder = Path(tempfile.mkdtemp(prefix="statement-", dir=self._folder))
+        try:
+            self._export.link(store, names, folder)
+        except BaseException:
+            shutil.rmtree(folder)
+            raise
+        return folder
+
+    async def _ask(self, order: Order) -> bytes:
+        process = await asyncio.create_subprocess_exec(
+            *COMMAND,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+            limit=REPORT_BYTES_MAX,
+            cwd=order.folder,
+            env={"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+        try:
+            async with asyncio.timeout(order.time_s):
+                report, body = await _exchange(process, order)
+        except TimeoutError:
+            raise StatementRefused(
+                f"The statement takes longer than {order.time_s} s: ask for less at a time."
+            ) from None
+        finally:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+        if report.error is not None:
+            raise StatementRefused(report.error)
+        return body
+
+
+async def _exchange(process: asyncio.subprocess.Process, order: Order) -> tuple[Report, bytes]:
+    """What a process makes of an order: no more than the order allows it to say."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with suppress(OSError, RuntimeError):  # One that has ended already says so below.
+        process.stdin.write(msgspec.json.encode(order))
+        process.stdin.close()
+    line = await process.stdout.readline()
+    if not line.endswith(b"\n"):
+        return Report(error="The process that answers has ended: ask for less at a time."), b""
+    body = bytearray()
+    while chunk := await process.stdout.read(CHUNK_BYTES):
+        body += chunk
+        assert len(body) <= order.bytes_max, "the process keeps its answers within their size"
+    return msgspec.json.decode(line, type=Report), bytes(body)
+
+
+def described() -> list[dict[str, Any]]:
+    """The tables, and what each column says, for people and programs."""
+    return [
+        {
+            "name": table.name,
+            "meaning": table.meaning,
+            "columns": [
+                {"name": column.name, "type": column.type, "meaning": column.meaning}
+                for column in table.columns
+            ],
+        }
+        for table in TABLES.values()
+    ]
+
+
+def _tar(folder: Path) -> Iterator[bytes]:
+    """The files below a folder as a tar (POSIX), of which only a chunk is in memory."""
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        entry = tarfile.TarInfo(path.relative_to(folder).as_posix())
+        entry.size, entry.mode = path.stat().st_size, 0o600
+        yield entry.tobuf(tarfile.PAX_FORMAT)
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
+                yield chunk
+        yield bytes(-entry.size % tarfile.BLOCKSIZE)
+    yield bytes(2 * tarfile.BLOCKSIZE)
