@@ -107,6 +107,7 @@ def test_writes_do_not_ask_for_a_permission_to_read() -> None:
         "correlation",
         "search-datasets",
         "audit/hash",
+        "audit/sql",
     )
     for route in ROUTES:
         if route.path == "/logout":

@@ -6,6 +6,8 @@ them, besides the trail. Statements are in the trail as they were sent, whatever
 
 from __future__ import annotations
 
+from typing import Final
+
 from muniment_auth.permissions import Permission as P
 from muniment_auth.resources import Resource
 from muniment_schemas.access_events import ANYTHING
@@ -19,7 +21,7 @@ from muniment_services.sql.analysts import StatementRefused, described
 
 STATEMENT_ROUTE = "/api/v1/audit/sql"
 
-MEDIA_TYPES = {
+MEDIA_TYPES: Final = {
     "json": "application/json",
     "csv": "text/csv; charset=utf-8",
     "parquet": "application/vnd.apache.parquet",
@@ -68,8 +70,10 @@ async def archive(call: Call) -> Answer:
     """GET /api/v1/audit/tables.tar: all of them as Parquet files."""
     _require_all(call)
     await _ready(call)
-    chunks = call.services.analysts.archive(call.services.runner.store)
-    return Answer(chunks, content_type="application/x-tar")
+    made = await call.services.analysts.archive(call.services.runner.store)
+    size = str(made.size_bytes).encode()
+    headers = ((b"content-length", size),)
+    return Answer(made.chunks, content_type="application/x-tar", headers=headers)
 
 
 def _require_all(call: Call) -> None:

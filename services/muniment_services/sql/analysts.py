@@ -16,10 +16,11 @@ import shutil
 import sys
 import tarfile
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Final
 
 import msgspec
 
@@ -48,6 +49,17 @@ REPORT_BYTES_MAX = 64 * 1024
 CHUNK_BYTES = 256 * 1024
 
 COMMAND = (sys.executable, "-P", "-m", "muniment_services.sql.process")
+
+
+TAR_END: Final = bytes(2 * tarfile.BLOCKSIZE)
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """A tar that is being made. size_bytes: of all chunks together."""
+
+    size_bytes: int
+    chunks: AsyncGenerator[bytes, None]
 
 
 class StatementRefused(Exception):
@@ -90,14 +102,19 @@ class Analysts:
                 )
             )
 
-    async def archive(self, store: Store) -> AsyncGenerator[bytes, None]:
+    async def archive(self, store: Store) -> Archive:
         """All tables of one moment as a tar: `<table>/part-<n>.parquet`, and `tables.json`."""
         async with self._turn, self._linked(store, TABLES) as folder:
             catalogue = msgspec.json.format(msgspec.json.encode({"tables": described()}))
             (folder / CATALOGUE_FILE).write_bytes(catalogue)
-            chunks = _tar(folder)
-            while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
-                yield chunk
+            # What is open can be read when it is gone.
+            files = {
+                path.relative_to(folder).as_posix(): path.open("rb")
+                for path in sorted(folder.rglob("*.*"))
+            }
+        sizes = {name: os.fstat(file.fileno()).st_size for name, file in files.items()}
+        size = sum(tarfile.BLOCKSIZE + _padded(size) for size in sizes.values())
+        return Archive(size + len(TAR_END), _sent(files, sizes))
 
     async def close(self) -> None:
         """Remove the files. Nothing may be asked any more."""
@@ -184,14 +201,26 @@ def described() -> list[dict[str, Any]]:
     ]
 
 
-def _tar(folder: Path) -> Iterator[bytes]:
-    """The files below a folder as a tar (POSIX), of which only a chunk is in memory."""
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        entry = tarfile.TarInfo(path.relative_to(folder).as_posix())
-        entry.size, entry.mode = path.stat().st_size, 0o600
-        yield entry.tobuf(tarfile.PAX_FORMAT)
-        with path.open("rb") as file:
+async def _sent(
+    files: Mapping[str, BinaryIO], sizes: Mapping[str, int]
+) -> AsyncGenerator[bytes, None]:
+    chunks = _tar(files, sizes)
+    while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
+        yield chunk
+
+
+def _tar(files: Mapping[str, BinaryIO], sizes: Mapping[str, int]) -> Iterator[bytes]:
+    """Files as a tar (POSIX), of which only a chunk is in memory."""
+    for name, file in files.items():
+        entry = tarfile.TarInfo(name)
+        entry.size, entry.mode = sizes[name], 0o600
+        yield entry.tobuf(tarfile.USTAR_FORMAT)
+        with file:
             while chunk := file.read(CHUNK_BYTES):
                 yield chunk
-        yield bytes(-entry.size % tarfile.BLOCKSIZE)
-    yield bytes(2 * tarfile.BLOCKSIZE)
+        yield bytes(_padded(entry.size) - entry.size)
+    yield TAR_END
+
+
+def _padded(size: int) -> int:
+    return size + -size % tarfile.BLOCKSIZE

@@ -72,3 +72,8 @@ def test_the_file_gives_rules(tmp_path: Path) -> None:
     file.write_text('[[audit_rules]]\nlevel = "all"\n')
     with pytest.raises(ConfigError, match="audit_rules"):
         load({}, {}, file)
+
+
+def test_no_rule_leaves_out_what_was_asked_in_sql() -> None:
+    levels = Levels([Rule(Level.NONE), Rule(Level.METADATA, permissions=("audit:*",))])
+    assert levels.of("/api/v1/audit/sql", "audit:read") is Level.REQUEST

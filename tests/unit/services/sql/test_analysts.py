@@ -145,8 +145,10 @@ def test_the_archive_has_all_tables_of_one_moment(tmp_path: Path) -> None:
     async def test(services: Services, door: Door) -> None:
         await new_run(door, lr="0.1")
         await rows(door, "SELECT * FROM audit")
-        sent = [chunk async for chunk in services.analysts.archive(services.runner.store)]
-        with tarfile.open(fileobj=io.BytesIO(b"".join(sent))) as archive:
+        made = await services.analysts.archive(services.runner.store)
+        sent = b"".join([chunk async for chunk in made.chunks])
+        assert len(sent) == made.size_bytes
+        with tarfile.open(fileobj=io.BytesIO(sent)) as archive:
             names = {member.name for member in archive if member.name.endswith(".parquet")}
             assert {name.split("/")[0] for name in names} == set(TABLES)
             described = archive.extractfile("tables.json")
