@@ -74,9 +74,10 @@ from muniment_services.proof.signing import open_keyring
 from muniment_services.quarantine import Reports
 from muniment_services.rebuild import CatchUp, Ends, open_store, open_within
 from muniment_services.rebuilder import Rebuilder
-from muniment_services.redaction import SENSITIVE_DEFAULT, Redaction
+from muniment_services.redaction import Redaction
 from muniment_services.release import release
 from muniment_services.schema_ids import LoggedSchemaIds
+from muniment_services.sensitive import Edge
 from muniment_services.snapshot import open_shelf
 from muniment_services.snapshot_restore import restore_newest_if_empty
 from muniment_services.snapshotter import Maker, Snapshotter
@@ -202,11 +203,12 @@ async def _services(
         await _first_events(events, writer, state, identities)
         await erasures.finish()
         framed = await _registered(settings, events, writer, state)
-        if framed is not events:
-            writer = Writer(log, framed, fold, runner, now_ms, os.urandom)
+        key = await asyncio.to_thread(shared_key, place, TRAIL_KEY, os.urandom)
+        redact = Edge(Redaction(settings.logged_sensitive(), key))
+        writer = Writer(log, framed, fold, runner, now_ms, os.urandom, redact)
         await access_file.apply(entries, lambda command: _submit(writer, command), now_ms())
         async with (
-            _trail(settings, fold, framed, runner, identities, place, metrics) as trail,
+            _trail(settings, fold, framed, runner, identities, key, metrics) as trail,
             _prover(log, events, place, settings) as prover,
         ):
             yield Services(
@@ -288,11 +290,10 @@ async def _trail(
     events: Codec,
     runner: Runner,
     identities: Identities,
-    place: KeyPlace,
+    key: bytes,
     metrics: Metrics | None,
 ) -> AsyncIterator[Trail]:
-    key = await asyncio.to_thread(shared_key, place, TRAIL_KEY, os.urandom)
-    redaction = Redaction(settings.audit_sensitive or SENSITIVE_DEFAULT, key)
+    redaction = Redaction(settings.recorded_sensitive(), key)
     degraded = settings.audit_mode == "degraded"
     trail = Trail(
         fold, events, runner, identities, redaction, SYSTEM, now_ms, metrics, degraded, os.urandom
@@ -403,8 +404,7 @@ def _credentials(fold: Fold, identities: Identities, settings: Settings) -> Cred
 async def _first_events(
     events: Codec, writer: Writer, state: CurrentState, identities: Identities
 ) -> None:
-    # What a fresh log begins with: the schemas, the local user and MLflow's Default experiment.
-    # On a later start there is nothing to do, or just the schemas of a newer release.
+    # What a fresh log begins with; later there is nothing to do, or the schemas of a newer release.
     commands: list[Command] = [
         PublishSchema(
             fingerprint=subject.fingerprint.hex(),

@@ -30,6 +30,7 @@ from muniment_auth.issuers import Issuer, is_loopback
 from muniment_services.clients import Proxies
 from muniment_services.config_audit import AuditRuleSettings
 from muniment_services.config_issuers import IssuerSettings, repeated
+from muniment_services.redaction import LOGGED_DEFAULT, SENSITIVE_DEFAULT
 
 ENVIRONMENT_PREFIX = "MUNIMENT_"
 CONFIG_VARIABLE = f"{ENVIRONMENT_PREFIX}CONFIG"
@@ -44,7 +45,9 @@ BROKER_PATTERN = r"^(\[[0-9a-fA-F:.]+\]|[^:/\s]+):\d{1,5}$"
 TABLES = frozenset({"audit_rules", "issuers"})
 """Settings that only the file can give."""
 
-LISTS = frozenset({"allowed_hosts", "audit_sensitive", "kafka_bootstrap", "trusted_proxies"})
+LISTS = frozenset(
+    {"allowed_hosts", "audit_sensitive", "kafka_bootstrap", "log_sensitive", "trusted_proxies"}
+)
 """Settings that the environment gives as one text, with commas between."""
 
 URLS_WITH_CREDENTIALS = ("schema_registry",)
@@ -249,6 +252,11 @@ class Settings(BaseModel):
         description="Patterns of keys whose values the trail keeps as keyed hashes only; those of "
         "passwords, secrets, tokens and keys, if not given.",
     )
+    log_sensitive: tuple[str, ...] | None = Field(
+        default=None,
+        description="Patterns of keys of params and tags whose values are logged as keyed hashes "
+        "only; those that end as passwords, secrets and keys do, if not given.",
+    )
     trusted_proxies: tuple[str, ...] = Field(
         default=(),
         description="Addresses and networks of proxies that are believed about where requests come "
@@ -304,6 +312,14 @@ class Settings(BaseModel):
         if self.kafka_password is not None:
             values["kafka_password"] = self.kafka_password.get_secret_value()
         return json.dumps(values).encode()
+
+    def logged_sensitive(self) -> tuple[str, ...]:
+        """Patterns of keys whose values never come into the log; none, if the setting is empty."""
+        return LOGGED_DEFAULT if self.log_sensitive is None else self.log_sensitive
+
+    def recorded_sensitive(self) -> tuple[str, ...]:
+        """Patterns of keys whose values the trail of calls never has in clear: those too."""
+        return (*(self.audit_sensitive or SENSITIVE_DEFAULT), *self.logged_sensitive())
 
     def all_issuers(self) -> tuple[Issuer, ...]:
         """The issuers that callers' tokens may come from; none: nobody has to sign in."""

@@ -33,6 +33,33 @@ SENSITIVE_DEFAULT = (
 )
 """Patterns of keys, in small letters and with `_` for `-`, whose values are sensitive."""
 
+LOGGED_DEFAULT: Final = (
+    "*password",
+    "*passwd",
+    "*passphrase",
+    "*secret",
+    "*secret_key",
+    "*secretkey",
+    "*client_secret*",
+    "*api_key",
+    "*apikey",
+    "*access_key",
+    "*accesskey",
+    "*private_key",
+    "*privatekey",
+    "*access_token",
+    "*accesstoken",
+    "*api_token",
+    "*auth_token",
+    "*authtoken",
+    "*bearer_token",
+    "*hub_token",
+    "*refresh_token",
+)
+"""Patterns of keys whose last word says that the value is a secret, in small letters and with `_`
+for `-`. Others are what jobs count with, and must come back as sent: `max_tokens`, `tokenizer`,
+`pad_token`, `min_password_length`."""
+
 DEPTH_MAX = 30
 """Deeper JSON is not looked through, and not kept."""
 
@@ -53,7 +80,6 @@ class Redaction:
     def __init__(self, patterns: Iterable[str], key: bytes) -> None:
         self._patterns = tuple(patterns)
         self._key = key
-        self._known: dict[str, bool] = {}
 
     def hashed(self, value: str) -> str:
         """What stands in the place of a value; the same for the same value."""

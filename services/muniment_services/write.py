@@ -104,7 +104,10 @@ class Writer:
         runner: Runner,
         now_ms: Callable[[], int],
         random: Callable[[int], bytes],
+        redact: Callable[[Command], Command] = lambda command: command,
     ) -> None:
+        """redact: takes out of a command what must not come into the log."""
+        self._redact = redact
         self._log = log
         self._codec = codec
         self._fold = fold
@@ -123,6 +126,7 @@ class Writer:
         """
         if self._runner.backlog > PENDING_EVENTS_MAX:
             raise LogBackpressure("The projections are too far behind; try again.")
+        command = self._redact(command)
         key = caller.key_sha256
         serial = command.serial()
         if key is None and serial is None:

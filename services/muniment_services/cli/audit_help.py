@@ -83,8 +83,8 @@ the statement itself is in the trail. Needs the role auditor on everything.
   muniment sql - < question.sql
 
 --export writes all tables of one moment to a new folder, which DuckDB, Polars
-and Spark read: for each table a folder of Parquet files, and tables.json, which
-says what the columns mean.
+and Spark read: for each table a folder of Parquet files, and tables.json with
+the meaning of each column.
 
   muniment sql --export tables-2026-01-31
   duckdb -c "SELECT count(*) FROM 'tables-2026-01-31/audit/*.parquet'"

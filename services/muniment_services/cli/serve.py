@@ -136,6 +136,14 @@ class TrailOptions:
             "[default: those of passwords, secrets, tokens and keys]",
         ),
     ] = None
+    log_sensitive: Annotated[
+        list[str] | None,
+        Parameter(
+            negative="",
+            help="Pattern of keys of params and tags whose values are logged as keyed hashes only; "
+            "can be repeated; '': none. [default: those of passwords, secrets and keys]",
+        ),
+    ] = None
     trusted_proxies: Annotated[
         list[str] | None,
         Parameter(
