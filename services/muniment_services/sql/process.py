@@ -29,6 +29,9 @@ from muniment_services.sql.statement import Refused, check
 MEMORY_BEYOND_BYTES = 4 * 1024**3
 """Address space of interpreter and libraries besides the database's own memory."""
 
+NICENESS = 10
+"""The server that waits for us comes first."""
+
 SECONDS_BEYOND = 5
 """After so much more than its time the process ends itself, should nobody be left to kill it."""
 
@@ -144,6 +147,7 @@ def _quoted(text: str) -> str:
 
 def confine(order: Order) -> None:
     """Have the operating system end what goes beyond the order's limits, and forbid writing."""
+    os.nice(NICENESS)
     signal.alarm(order.time_s + SECONDS_BEYOND)
     space = order.memory_bytes + MEMORY_BEYOND_BYTES
     limits = [(resource.RLIMIT_FSIZE, 0), (resource.RLIMIT_CORE, 0)]
