@@ -124,7 +124,10 @@ def codec(log: LogReader) -> Codec:
 
 
 def local_user() -> Principal:
-    """The principal of a server without an identity provider; in a container maybe a number."""
+    """The principal of a server without an identity provider.
+
+    In a container the user may have a number only.
+    """
     try:
         name = getpass.getuser()
     except (KeyError, OSError):
@@ -404,7 +407,8 @@ def _credentials(fold: Fold, identities: Identities, settings: Settings) -> Cred
 async def _first_events(
     events: Codec, writer: Writer, state: CurrentState, identities: Identities
 ) -> None:
-    # What a fresh log begins with; later there is nothing to do, or the schemas of a newer release.
+    # What a fresh log begins with: the schemas, the local user and MLflow's Default experiment.
+    # On a later start there is nothing to do, or just the schemas of a newer release.
     commands: list[Command] = [
         PublishSchema(
             fingerprint=subject.fingerprint.hex(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
 import shutil
@@ -25,7 +26,7 @@ TABLES = "/api/v1/audit/tables"
 ARCHIVE = "/api/v1/audit/tables.tar"
 
 STANDARD_INPUT = "-"
-CELL_CHARACTERS_MAX = 60
+CELL_CHARACTERS_MAX = 80
 """Of a cell of a table on a terminal; the other formats have all of it."""
 
 _MEMBER = re.compile(r"tables\.json|[a-z_]+/part-\d+\.parquet")
@@ -124,7 +125,7 @@ def _export(client: Client, folder: Path) -> None:
             for member in archive:
                 _unpack(archive, member, unfinished)
         unfinished.rename(folder)
-    except tarfile.TarError as error:
+    except (tarfile.TarError, http.client.HTTPException) as error:
         raise CliError(f"the server broke off, and nothing was written: {error}") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

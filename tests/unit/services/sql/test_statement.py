@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -105,6 +107,29 @@ def said(order: Order, statement: str, **changes: object) -> str:
     report, body = process.answered(msgspec.structs.replace(order, statement=statement, **changes))
     assert bool(report.error) == (not body)
     return report.error or ""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems keep no such limit")
+@pytest.mark.parametrize(
+    ("attempt", "sign"),
+    [
+        ("open({path!r}, 'w').write('x' * 100_000)", "File too large"),
+        ("bytearray(8 * 1024**3)", "MemoryError"),
+    ],
+)
+def test_the_operating_system_keeps_the_process_within_its_limits(
+    order: Order, tmp_path: Path, attempt: str, sign: str
+) -> None:
+    path = tmp_path / "written"
+    code = (
+        "import msgspec, sys; from muniment_services.sql.process import Order, confine; "
+        "confine(msgspec.json.decode(sys.argv[1], type=Order)); " + attempt.format(path=str(path))
+    )
+    command = [sys.executable, "-c", code, msgspec.json.encode(order).decode()]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ended.returncode != 0
+    assert sign in ended.stderr
+    assert not path.exists() or path.read_bytes() == b""
 
 
 def test_limits_are_said_by_name(order: Order) -> None:
