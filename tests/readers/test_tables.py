@@ -56,7 +56,7 @@ async def _exported(folder: Path) -> None:
         path = "/api/v1/policies/promotion/p"
         assert (await door.ask("PUT", path, policy)).status == 200
         await services.runner.fresh()
-        archive = await services.analysts.archive(services.runner.store)
+        archive = await services.analysts.archive(services.runner)
         content = io.BytesIO(b"".join([chunk async for chunk in archive.chunks]))
     with tarfile.open(fileobj=content) as archived:
         archived.extractall(folder / "tables")

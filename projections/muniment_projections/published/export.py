@@ -47,11 +47,14 @@ class Export:
         self._states: dict[str, State] = {}
         self._made = 0
 
-    def link(self, store: Store, names: Iterable[str], folder: Path) -> None:
+    def link(
+        self, connection: Connection, store: Store, names: Iterable[str], folder: Path
+    ) -> None:
         """Have the tables' files, as of now, in `folder`: for each a folder of its name.
 
-        names: of TABLES. Blocks while files are written; files that nobody else has linked are gone
-        when there are newer ones. Raises OSError, duckdb.Error.
+        connection: a reader's on the store. names: of TABLES. folder: on the file system of the
+        files. Blocks while files are written; those that nobody else has linked are gone when there
+        are newer ones. Raises OSError, duckdb.Error.
         """
         wanted = tuple(names)
         with self._lock:
@@ -60,7 +63,7 @@ class Export:
                 self._store = store
             # Read before the transaction begins: it never tells of more than the files hold.
             state = _state(store)
-            store.read(lambda connection: self._refresh(connection, state, wanted))
+            self._refresh(connection, state, wanted)
             for name in wanted:
                 place = folder / name
                 place.mkdir()

@@ -53,9 +53,7 @@ async def sql(call: Call) -> Answer:
     await _ready(call)
     services = call.services
     try:
-        body = await services.analysts.answer(
-            services.runner.store, params["statement"], format_name
-        )
+        body = await services.analysts.answer(services.runner, params["statement"], format_name)
     except StatementRefused as refused:
         raise ApiError("INVALID_PARAMETER_VALUE", str(refused)) from None
     return Answer(body, content_type=MEDIA_TYPES[format_name])
@@ -70,7 +68,7 @@ async def archive(call: Call) -> Answer:
     """GET /api/v1/audit/tables.tar: all of them as Parquet files."""
     _require_all(call)
     await _ready(call)
-    made = await call.services.analysts.archive(call.services.runner.store)
+    made = await call.services.analysts.archive(call.services.runner)
     size = str(made.size_bytes).encode()
     headers = ((b"content-length", size),)
     return Answer(made.chunks, content_type="application/x-tar", headers=headers)

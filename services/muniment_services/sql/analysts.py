@@ -22,10 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+import duckdb
 import msgspec
 
+from muniment_projections.base import Connection
 from muniment_projections.published.catalogue import TABLES
 from muniment_projections.published.export import Export
+from muniment_projections.runner import ProjectionsUnavailable, Runner
 from muniment_projections.store import Store
 from muniment_services.sql.process import Order, Report
 
@@ -81,14 +84,14 @@ class Analysts:
         """Whether another statement would have to wait."""
         return self._turn.locked()
 
-    async def answer(self, store: Store, statement: str, format: str) -> bytes:
-        """A statement's answer in one of FORMATS, as of what the store holds now.
+    async def answer(self, runner: Runner, statement: str, format: str) -> bytes:
+        """A statement's answer in one of FORMATS, as of what the runner's store holds now.
 
-        Raises StatementRefused.
+        Raises StatementRefused, ProjectionsUnavailable.
         """
         # A table that is not named in it, however it is written, is not there for it.
         named = [name for name in TABLES if re.search(rf"\b{name}\b", statement, re.IGNORECASE)]
-        async with self._turn, self._linked(store, named) as folder:
+        async with self._turn, self._linked(runner, named) as folder:
             return await self._ask(
                 Order(
                     statement=statement,
@@ -102,9 +105,12 @@ class Analysts:
                 )
             )
 
-    async def archive(self, store: Store) -> Archive:
-        """All tables of one moment as a tar: `<table>/part-<n>.parquet`, and `tables.json`."""
-        async with self._turn, self._linked(store, TABLES) as folder:
+    async def archive(self, runner: Runner) -> Archive:
+        """All tables of one moment as a tar: `<table>/part-<n>.parquet`, and `tables.json`.
+
+        Raises ProjectionsUnavailable.
+        """
+        async with self._turn, self._linked(runner, TABLES) as folder:
             catalogue = msgspec.json.format(msgspec.json.encode({"tables": described()}))
             (folder / CATALOGUE_FILE).write_bytes(catalogue)
             # What is open can be read when it is gone.
@@ -123,21 +129,25 @@ class Analysts:
             self._export = None
 
     @asynccontextmanager
-    async def _linked(self, store: Store, names: Iterable[str]) -> AsyncIterator[Path]:
-        folder = await asyncio.to_thread(self._link, store, tuple(names))
+    async def _linked(self, runner: Runner, names: Iterable[str]) -> AsyncIterator[Path]:
+        store, wanted = runner.store, tuple(names)
+        try:
+            folder = await runner.read(lambda connection: self._link(connection, store, wanted))
+        except (duckdb.Error, OSError) as error:
+            raise ProjectionsUnavailable(f"the tables cannot be written: {error}") from error
         try:
             yield folder
         finally:
             await asyncio.to_thread(shutil.rmtree, folder)
 
-    def _link(self, store: Store, names: Sequence[str]) -> Path:
+    def _link(self, connection: Connection, store: Store, names: Sequence[str]) -> Path:
         if self._export is None:
             shutil.rmtree(self._folder, ignore_errors=True)  # Of a server that was killed.
             self._folder.mkdir(mode=0o700)
             self._export = Export(self._folder)
         folder = Path(tempfile.mkdtemp(prefix="statement-", dir=self._folder))
         try:
-            self._export.link(store, names, folder)
+            self._export.link(connection, store, names, folder)
         except BaseException:
             shutil.rmtree(folder)
             raise

@@ -41,7 +41,7 @@ def add(store: Store, begin: int, end: int, at_ms: int = 1000) -> None:
 
 def linked(export: Export, store: Store, folder: Path, *names: str) -> Path:
     folder.mkdir()
-    export.link(store, names, folder)
+    store.read(lambda connection: export.link(connection, store, names, folder))
     return folder
 
 

@@ -114,7 +114,7 @@ def test_one_that_takes_too_long_is_ended(tmp_path: Path) -> None:
         services.analysts._time_s = 1
         endless = "SELECT count(*) FROM range(1000000) a, range(1000000) b WHERE a.range < b.range"
         with pytest.raises(StatementRefused, match="longer than 1 s"):
-            await services.analysts.answer(services.runner.store, endless, "json")
+            await services.analysts.answer(services.runner, endless, "json")
 
     served(tmp_path, test)
 
@@ -126,7 +126,32 @@ def test_one_that_breaks_its_process_is_told(
 
     async def test(services: Services, _: Door) -> None:
         with pytest.raises(StatementRefused, match="has ended"):
-            await services.analysts.answer(services.runner.store, "SELECT 1", "json")
+            await services.analysts.answer(services.runner, "SELECT 1", "json")
+
+    served(tmp_path, test)
+
+
+def test_tables_that_cannot_be_written_are_no_fault_of_the_statement(tmp_path: Path) -> None:
+    async def test(_: Services, door: Door) -> None:
+        (tmp_path / FOLDER).write_text("where the folder should be")
+        answer = await door.ask("POST", SQL, {"statement": "SELECT * FROM audit"})
+        assert (answer.status, "cannot be written" in answer.json["message"]) == (503, True)
+        (tmp_path / FOLDER).unlink()
+        assert await rows(door, "SELECT count(*) > 0 FROM audit") == [[True]]
+
+    served(tmp_path, test)
+
+
+def test_tables_of_a_rebuild_are_written_anew(tmp_path: Path) -> None:
+    async def test(services: Services, door: Door) -> None:
+        run_id = await new_run(door)
+        assert await rows(door, "SELECT run_id FROM runs") == [[run_id]]
+        services.rebuilder.start()
+        while services.rebuilder.status.phase not in ("done", "failed"):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        assert services.rebuilder.status.phase == "done", services.rebuilder.status
+        assert await rows(door, "SELECT run_id FROM runs") == [[run_id]]
+        assert len(list((tmp_path / FOLDER).iterdir())) == 1
 
     served(tmp_path, test)
 
@@ -145,7 +170,7 @@ def test_the_archive_has_all_tables_of_one_moment(tmp_path: Path) -> None:
     async def test(services: Services, door: Door) -> None:
         await new_run(door, lr="0.1")
         await rows(door, "SELECT * FROM audit")
-        made = await services.analysts.archive(services.runner.store)
+        made = await services.analysts.archive(services.runner)
         sent = b"".join([chunk async for chunk in made.chunks])
         assert len(sent) == made.size_bytes
         with tarfile.open(fileobj=io.BytesIO(sent)) as archive:
