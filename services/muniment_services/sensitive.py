@@ -47,9 +47,16 @@ class Edge:
         self._redaction = redaction
         self._hides = lru_cache(KEYS_KNOWN_MAX)(self._is_hidden)
 
-    def __call__(self, command: Command) -> Command:
-        """The command without sensitive values; itself when it has none."""
-        return self._cleaned(command)
+    def __call__(self, command: Command, request: bytes) -> tuple[Command, bytes]:
+        """A command without sensitive values, and the request that it came by; as they are if none.
+
+        The request is what an Idempotency-Key is remembered with, as a digest: of one that has
+        secrets in it that is made of a keyed hash, or the secrets could be guessed by it.
+        """
+        cleaned = self._cleaned(command)
+        if cleaned is command:
+            return command, request
+        return cleaned, self._redaction.hashed(request.decode("latin-1")).encode()
 
     def _cleaned(self, struct: S) -> S:
         changes: dict[str, Any] = {}

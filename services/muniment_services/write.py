@@ -12,7 +12,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -46,6 +46,9 @@ SOURCE = b"/muniment"
 """CloudEvents `source` of every record."""
 
 Render = Callable[["Outcome"], bytes]
+
+Redact = Callable[[Command, bytes], tuple[Command, bytes]]
+"""Takes out of a command, and of the request that it came by, what must not come into the log."""
 
 
 class Contended(LogError):
@@ -104,9 +107,8 @@ class Writer:
         runner: Runner,
         now_ms: Callable[[], int],
         random: Callable[[int], bytes],
-        redact: Callable[[Command], Command] = lambda command: command,
+        redact: Redact = lambda command, request: (command, request),
     ) -> None:
-        """redact: takes out of a command what must not come into the log."""
         self._redact = redact
         self._log = log
         self._codec = codec
@@ -126,7 +128,8 @@ class Writer:
         """
         if self._runner.backlog > PENDING_EVENTS_MAX:
             raise LogBackpressure("The projections are too far behind; try again.")
-        command = self._redact(command)
+        command, request = self._redact(command, caller.request)
+        caller = caller if request is caller.request else replace(caller, request=request)
         key = caller.key_sha256
         serial = command.serial()
         if key is None and serial is None:

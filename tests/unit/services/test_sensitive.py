@@ -8,12 +8,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
 
 from harness.door import Door
+from harness.signed_in import served
 from muniment_services import bootstrap, sensitive
 from muniment_services.config import Settings
+from muniment_services.domain.commands import Command
 from muniment_services.domain.deciders import DECIDERS
 from muniment_services.domain.run_data import LogBatch
 from muniment_services.redaction import LOGGED_DEFAULT, PREFIX, Redaction
@@ -23,7 +26,12 @@ SECRET = "correct-horse-battery"
 MLFLOW = "/api/2.0/mlflow/"
 EDGE = Edge(Redaction(LOGGED_DEFAULT, b"key"))
 HASHED = Redaction((), b"key").hashed(SECRET)
+REQUEST = b"POST runs/log-batch\n" + SECRET.encode()
 PAIRS = [{"key": "db_password", "value": SECRET}, {"key": "lr", "value": "0.1"}]
+
+
+def edge(command: Command) -> Command:
+    return EDGE(command, REQUEST)[0]
 
 
 @pytest.mark.parametrize(
@@ -34,7 +42,7 @@ PAIRS = [{"key": "db_password", "value": SECRET}, {"key": "lr", "value": "0.1"}]
     ],
 )  # fmt: skip
 def test_secrets_are_told_by_the_last_word_of_their_name(key: str) -> None:
-    command = EDGE(LogBatch(run_id="r", params=((key, SECRET),), tags=((key, SECRET),)))
+    command = edge(LogBatch(run_id="r", params=((key, SECRET),), tags=((key, SECRET),)))
     assert command == LogBatch(run_id="r", params=((key, HASHED),), tags=((key, HASHED),))
 
 
@@ -48,14 +56,20 @@ def test_secrets_are_told_by_the_last_word_of_their_name(key: str) -> None:
 )  # fmt: skip
 def test_what_jobs_count_with_comes_back_as_it_was_sent(key: str) -> None:
     sent = LogBatch(run_id="r", params=((key, "512"),))
-    assert EDGE(sent) is sent
+    assert EDGE(sent, REQUEST) == (sent, REQUEST)
 
 
 def test_what_was_read_can_be_logged_again() -> None:
-    once = EDGE(LogBatch(run_id="r", params=(("password", SECRET),)))
-    assert EDGE(once) is once
+    once = edge(LogBatch(run_id="r", params=(("password", SECRET),)))
+    assert edge(once) is once
     fake = LogBatch(run_id="r", params=(("password", f"{PREFIX}not-really"),))
-    assert EDGE(fake) != fake
+    assert edge(fake) != fake
+
+
+def test_what_a_request_is_remembered_by_tells_nothing_of_its_secrets() -> None:
+    """A digest of the request alone would let whoever reads the log try passwords."""
+    _, request = EDGE(LogBatch(run_id="r", params=(("password", SECRET),)), REQUEST)
+    assert request == Redaction((), b"key").hashed(REQUEST.decode()).encode()
 
 
 def test_every_command_that_holds_values_by_key_is_covered() -> None:
@@ -196,6 +210,23 @@ def test_no_file_of_the_server_has_what_was_logged(tmp_path: Path) -> None:
         assert SECRET.encode() not in path.read_bytes(), path
     content = b"".join(path.read_bytes() for path in files if path.name.startswith("log.sqlite"))
     assert content.count(PREFIX.encode()) > 20, "it would be found if it were there"
+
+
+def test_a_repeat_with_secrets_meets_itself(tmp_path: Path) -> None:
+    with served(tmp_path) as server:
+        path = f"{MLFLOW}runs/create"
+
+        def ask(value: str) -> httpx.Response:
+            body = {"experiment_id": "0", "tags": [{"key": "password", "value": value}]}
+            content = msgspec.json.encode(body)
+            headers = {"idempotency-key": "one", "content-type": "application/json"}
+            return server.ask("admin", "POST", path, content=content, headers=headers)
+
+        first = ask(SECRET)
+        assert first.status_code == 200
+        assert ask(SECRET).json() == first.json()
+        other = ask("another")
+        assert (other.status_code, "another body" in other.text) == (400, True)
 
 
 @pytest.mark.parametrize(("patterns", "kept"), [((), SECRET), (("lr",), SECRET), (None, None)])
