@@ -166,14 +166,16 @@ class Analysts:
         try:
             async with asyncio.timeout(order.time_s):
                 report, body = await _exchange(process, order)
+                await process.wait()
         except TimeoutError:
             raise StatementRefused(
                 f"The statement takes longer than {order.time_s} s: ask for less at a time."
             ) from None
         finally:
-            with suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+            if process.returncode is None:
+                with suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
         if report.error is not None:
             raise StatementRefused(report.error)
         return body
