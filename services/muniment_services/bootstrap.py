@@ -235,10 +235,11 @@ async def _services(
                 prover=prover,
             )
     finally:
-        for task in (rebuilder, snapshotter, analysts, reports, log):
+        for task in (rebuilder, snapshotter, reports, log):
             await task.close()
         await fold.stop()
         await runner.close()
+        await analysts.close()
         settle(settings.data_dir)
 
 

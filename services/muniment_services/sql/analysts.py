@@ -16,6 +16,7 @@ import shutil
 import sys
 import tarfile
 import tempfile
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -77,6 +78,7 @@ class Analysts:
         self._folder = data_dir / FOLDER
         self._time_s = time_s
         self._export: Export | None = None
+        self._first = threading.Lock()
         self._turn = asyncio.Semaphore(STATEMENTS_MAX)
 
     @property
@@ -123,7 +125,7 @@ class Analysts:
         return Archive(size + len(TAR_END), _sent(files, sizes))
 
     async def close(self) -> None:
-        """Remove the files. Nothing may be asked any more."""
+        """Remove the files. Nothing may be asked any more, and the runner must be closed."""
         if self._export is not None:
             await asyncio.to_thread(shutil.rmtree, self._folder)
             self._export = None
@@ -141,13 +143,15 @@ class Analysts:
             await asyncio.to_thread(shutil.rmtree, folder)
 
     def _link(self, connection: Connection, store: Store, names: Sequence[str]) -> Path:
-        if self._export is None:
-            shutil.rmtree(self._folder, ignore_errors=True)  # Of a server that was killed.
-            self._folder.mkdir(mode=0o700)
-            self._export = Export(self._folder)
+        with self._first:
+            if self._export is None:
+                shutil.rmtree(self._folder, ignore_errors=True)  # Of a server that was killed.
+                self._folder.mkdir(mode=0o700)
+                self._export = Export(self._folder)
+            export = self._export
         folder = Path(tempfile.mkdtemp(prefix="statement-", dir=self._folder))
         try:
-            self._export.link(connection, store, names, folder)
+            export.link(connection, store, names, folder)
         except BaseException:
             shutil.rmtree(folder)
             raise
@@ -222,11 +226,11 @@ async def _sent(
 
 
 def _tar(files: Mapping[str, BinaryIO], sizes: Mapping[str, int]) -> Iterator[bytes]:
-    """Files as a tar (POSIX), of which only a chunk is in memory."""
+    """Files as a tar (GNU's: they may have more than 8 GiB), of which a chunk is in memory."""
     for name, file in files.items():
         entry = tarfile.TarInfo(name)
         entry.size, entry.mode = sizes[name], 0o600
-        yield entry.tobuf(tarfile.USTAR_FORMAT)
+        yield entry.tobuf(tarfile.GNU_FORMAT)
         with file:
             while chunk := file.read(CHUNK_BYTES):
                 yield chunk

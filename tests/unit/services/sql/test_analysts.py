@@ -66,6 +66,16 @@ def test_a_statement_sees_what_was_written_before_it(tmp_path: Path) -> None:
     served(tmp_path, test)
 
 
+def test_two_at_a_time_may_be_the_first(tmp_path: Path) -> None:
+    async def test(_: Services, door: Door) -> None:
+        for _turn in range(3):
+            counted = "SELECT count(*) > 0 FROM audit"
+            both = await asyncio.gather(rows(door, counted), rows(door, counted))
+            assert list(both) == [[[True]], [[True]]]
+
+    served(tmp_path, test)
+
+
 def test_nothing_of_it_stays(tmp_path: Path) -> None:
     async def test(services: Services, door: Door) -> None:
         (tmp_path / FOLDER).mkdir()
