@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from base64 import b64decode, b64encode
+from hashlib import sha256
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -14,24 +15,54 @@ from muniment_services.proof.note import Kind, Note, VerifierKey
 from muniment_services.proof.signing import SoftKey, endorse
 
 NAMES = ("catalog-0", "runs-0")
-WAYS = ("flip", "delete", "insert", "reorder", "truncate", "fork", "keys", "log and tree", "bytes")
+OF_THE_LOG = (
+    "flip", "delete", "insert", "reorder", "truncate", "fork", "keys", "log and tree", "bytes",
+    "citation",
+)  # fmt: skip
+"""What an insider, who has the key that signs manifests, is found at too."""
+
+OF_THE_PACK = ("report", "page", "schema", "manifest", "added", "removed", "renamed")
+"""What only the manifest tells: whoever has no key is found at it."""
+
+WAYS = OF_THE_LOG + OF_THE_PACK
 
 
 class Forger:
-    """Changes packs. Whoever has all but the log's private keys can do what this does."""
+    """Changes packs: as an outsider, or as an insider who signs the manifest anew."""
 
-    def __init__(self, honest: Path, seed: int) -> None:
+    def __init__(self, honest: Path, seed: int, insider: SoftKey) -> None:
+        """insider: the key of the log in use."""
         self._honest = honest
         self._random = Random(seed)
-        self.what = ""
+        self._insider = insider
 
     def change(self, pack: Path) -> str:
         """Change a pack in one way, chosen by the seed; returns which."""
         way = self._random.choice(WAYS)
         name = self._random.choice(NAMES)
         lines = self._lines(pack, name)
-        getattr(self, f"_{way.replace(' ', '_')}")(pack, name, lines)
-        return f"{way} {name}"
+        own = getattr(self, f"_{way.replace(' ', '_')}")(pack, name, lines)
+        signer = own or self._random.choice((None, self._insider))
+        if way in OF_THE_PACK:
+            signer = None
+        told = self._random.random() < 0.8
+        if way != "manifest" and (pack / "manifest").exists() and (signer is not None or told):
+            self._list(pack, signer)
+        return f"{way} {name}{' by an insider' if signer is self._insider else ''}"
+
+    def _list(self, pack: Path, signer: SoftKey | None) -> None:
+        """Have the manifest name what is there now; signer: None leaves the old signature."""
+        path = pack / "manifest"
+        before = path.read_text()
+        origin = before.partition("\n")[0]
+        files = sorted(p for p in pack.rglob("*") if p.is_file() and p != path)
+        digests = [(sha256(p.read_bytes()).hexdigest(), p.relative_to(pack)) for p in files]
+        text = "".join([f"{origin}\n", *(f"{digest}  {name}\n" for digest, name in digests)])
+        if signer is None:
+            path.write_text(f"{text}\n{before.rpartition(chr(10) * 2)[2]}")
+            return
+        signature = VerifierKey(origin, Kind.ED25519, signer.public_key).sign(signer, text, 0)
+        path.write_bytes(Note(text, (signature,)).encode())
 
     def _lines(self, pack: Path, name: str) -> list[Any]:
         text = (pack / "events" / f"{name}.jsonl").read_text()
@@ -88,31 +119,83 @@ class Forger:
         if self._random.random() < 0.5:  # And say that no more was asked for.
             path = pack / "proofs" / f"{name}.json"
             proofs = json.loads(path.read_text())
-            proofs["ranges"][0]["end"] = kept
+            proofs["ranges"][0][1] = kept
             path.write_text(json.dumps(proofs))
 
-    def _fork(self, pack: Path, name: str, lines: list[Any]) -> None:
-        """Another head, signed by keys that the forger made, which the log's did not endorse."""
-        self._resign(pack, name, lines, whose=self._own_keys(pack, endorsed=False))
+    def _fork(self, pack: Path, name: str, lines: list[Any]) -> SoftKey:
+        """Another head, signed by the log's key, or by one that the log's did not endorse."""
+        key = self._insider
+        if self._random.random() < 0.5:
+            key = self._own_keys(pack, endorsed=False)
+        self._resign(pack, name, lines, whose=key)
+        return self._random.choice((key, self._insider))
 
-    def _keys(self, pack: Path, name: str, lines: list[Any]) -> None:
+    def _keys(self, pack: Path, name: str, lines: list[Any]) -> SoftKey:
         """Other keys in the place of the log's; all heads signed by them, the events honest."""
         key = self._own_keys(pack, endorsed=True)
         for other in NAMES:
             self._resign(pack, other, self._lines(pack, other), whose=key, alter=False)
+        return key
 
-    def _log_and_tree(self, pack: Path, name: str, lines: list[Any]) -> None:
+    def _log_and_tree(self, pack: Path, name: str, lines: list[Any]) -> SoftKey:
         """Another log, its tree and all keys, consistent in themselves."""
         key = self._own_keys(pack, endorsed=True)
         for other in NAMES:
             self._resign(pack, other, self._lines(pack, other), whose=key, alter=other == name)
+        return key
 
     def _bytes(self, pack: Path, name: str, lines: list[Any]) -> None:
-        """A byte of a head or a proof."""
-        path = self._random.choice((pack / "heads" / name, pack / "keys" / "sets.json"))
+        """A byte of a head, a proof or the keys."""
+        proof = pack / "proofs" / f"{name}.json"
+        self._flip_in(
+            self._random.choice((pack / "heads" / name, proof, pack / "keys" / "sets.json"))
+        )
+
+    def _flip_in(self, path: Path) -> None:
         raw = bytearray(path.read_bytes())
         raw[self._random.randrange(len(raw))] ^= 1 << self._random.randrange(8)
         path.write_bytes(raw)
+
+    def _citation(self, pack: Path, name: str, lines: list[Any]) -> None:
+        """What the report says of which events it rests on."""
+        path = pack / "report.json"
+        report = json.loads(path.read_text())
+        row = self._random.choice(report["rows"])
+        cited = self._random.choice(report["evidence"])
+        match self._random.choice(("row", "omitted", "invented")):
+            case "row":
+                row[self._random.choice(("event_id", "type", "at_ms"))] = "7 o'clock"
+            case "omitted":
+                report["evidence"].remove(cited)
+            case "invented":
+                report["evidence"].append([*cited[:2], 1_000])
+        path.write_text(json.dumps(report))
+
+    def _report(self, pack: Path, name: str, lines: list[Any]) -> None:
+        path = pack / "report.json"
+        report = json.loads(path.read_text())
+        field = self._random.choice(("verdict", "question", "claimed", "made_by"))
+        path.write_text(json.dumps(report | {field: "nothing of note"}))
+
+    def _page(self, pack: Path, name: str, lines: list[Any]) -> None:
+        self._flip_in(pack / "report.html")
+
+    def _schema(self, pack: Path, name: str, lines: list[Any]) -> None:
+        self._flip_in(self._random.choice(sorted((pack / "schemas").iterdir())))
+
+    def _manifest(self, pack: Path, name: str, lines: list[Any]) -> None:
+        self._flip_in(pack / "manifest")
+
+    def _added(self, pack: Path, name: str, lines: list[Any]) -> None:
+        folder = self._random.choice(("", "heads", "schemas", "events"))
+        (pack / folder / "more.html").write_text("<p>A better report.")
+
+    def _removed(self, pack: Path, name: str, lines: list[Any]) -> None:
+        self._random.choice(sorted(p for p in pack.rglob("*") if p.is_file())).unlink()
+
+    def _renamed(self, pack: Path, name: str, lines: list[Any]) -> None:
+        path = self._random.choice(sorted(p for p in pack.rglob("*") if p.is_file()))
+        path.rename(path.with_name("better" + path.name))
 
     def _own_keys(self, pack: Path, endorsed: bool) -> SoftKey:
         key = SoftKey(Kind.ED25519, self._random.randbytes(32))
@@ -143,7 +226,10 @@ class Forger:
         place = "/".join(name.rsplit("-", 1))
         leaves = [merkle.leaf_hash(verifier.statement(place, line)) for line in lines]
         origin = (pack / "heads" / name).read_text().partition("\n")[0]
-        root = b64encode(verifier.root_of(leaves)).decode()
+        peaks = merkle.Peaks()
+        for leaf in leaves:
+            peaks.append(leaf)
+        root = b64encode(peaks.root()).decode()
         text = f"{origin}\n{len(lines)}\n{root}\n"
         signature = VerifierKey(origin, Kind.ED25519, whose.public_key).sign(whose, text, 0)
         (pack / "heads" / name).write_bytes(Note(text, (signature,)).encode())

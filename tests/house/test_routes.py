@@ -106,6 +106,7 @@ def test_writes_do_not_ask_for_a_permission_to_read() -> None:
         "metrics",
         "correlation",
         "search-datasets",
+        "audit/export",
         "audit/hash",
         "audit/sql",
     )

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from muniment_services.proof import merkle
+from muniment_services.proof import merkle, verifier
 from muniment_services.proof.merkle import ProofInvalid
 from muniment_services.proof.tree import Tree
 
@@ -97,6 +97,36 @@ def test_ranges(tree: Tree, size: int, data: st.DataObject) -> None:
     gone = data.draw(st.integers(begin, end - 1))
     with pytest.raises(ProofInvalid):
         merkle.verify_range(LEAVES[begin:gone] + LEAVES[gone + 1 : end], begin, size, proof, root)
+
+
+@given(size=sizes, data=st.data())
+def test_leaves_anywhere_lead_to_the_root_with_what_is_beside_them(
+    tree: Tree, size: int, data: st.DataObject
+) -> None:
+    offsets = sorted(data.draw(st.sets(st.integers(0, size - 1), max_size=40)))
+    proof = list(merkle.beside(offsets, size, tree.node))
+    root = mth(LEAVES[:size])
+    nodes = {(at, at + 1): LEAVES[at] for at in offsets}
+    assert verifier.root_beside(nodes, size, proof) == root
+    singly = {step for at in offsets for step in merkle.inclusion_proof(at, size, tree.node)}
+    assert not offsets or set(proof) <= singly, "no more is told than by a proof of each"
+    assert len(set(proof)) == len(proof), "and nothing twice"
+    if offsets:
+        moved = {(at, at + 1): LEAVES[(at + 1) % SIZE_MAX] for at in offsets}
+        assert verifier.root_beside(moved, size, proof) != root
+
+
+@given(new=sizes, data=st.data())
+def test_peaks_lead_to_the_root_of_an_older_tree(
+    tree: Tree, new: int, data: st.DataObject
+) -> None:
+    old = data.draw(st.integers(1, new))
+    peaks = merkle.peaks(old, tree.node)
+    assert len(peaks) == old.bit_count()
+    found = peaks[-1]
+    for peak in reversed(peaks[:-1]):
+        found = merkle.node_hash(peak, found)
+    assert found == mth(LEAVES[:old])
 
 
 @settings(max_examples=30, deadline=None)

@@ -94,14 +94,15 @@ ACTIONS: Mapping[type[Event], str] = MappingProxyType(
 )
 """Event type to action. Of a call see `of_call`; a record that cannot be read is UNREADABLE."""
 
-SIGN_IN_ROUTES: Mapping[str, str] = MappingProxyType(
+OWN_ACTIONS: Mapping[str, str] = MappingProxyType(
     {
+        "/api/v1/audit/export": "audit.export",
         "/login": "session.login",
         "/login/callback": "session.login",
         "/logout": "session.logout",
     }
 )
-"""Routes that ask for no permission and are about who calls."""
+"""Routes whose calls are more than their permission says, or that ask for none: sign-ins."""
 
 NO_ROUTE = "call.unknown"
 """A call that met no route, or was turned away before one was looked for."""
@@ -111,6 +112,6 @@ UNREADABLE = "record.unreadable"
 
 def of_call(route: str | None, permission: str | None) -> str:
     """The action of a call."""
-    if route is not None and route in SIGN_IN_ROUTES:
-        return SIGN_IN_ROUTES[route]
+    if route is not None and route in OWN_ACTIONS:
+        return OWN_ACTIONS[route]
     return NO_ROUTE if permission is None else permission.replace(":", ".")

@@ -108,11 +108,13 @@ RESOURCE_KINDS: Mapping[str, str] = MappingProxyType(
         "principals": "principal",
         "credentials": "credential",
         "workspaces": "workspace",
+        "packs": "pack",
         **{
             kind: kind
             for kind in (
                 "registered_model", "experiment", "run", "trace", "logged_model", "artifact",
                 "principal", "credential", "workspace", "access", "promotion_policy", "schema",
+                "pack",
             )
         },
     }

@@ -77,14 +77,14 @@ async def events(call: Call) -> Answer | bytes:
         raise _wrong("order", order, ("asc", "desc"))
     text = params.get("q", "")
     wanted = Wanted(
-        where=await _where(call.services, text),
+        where=await where_of(call.services, text),
         asked=text,
         newest_first=order == "desc",
         max_results=_max_results(params, format_name),
         page_token=params.get("page_token") or None,
     )
     page = await call.services.read_trail(partial(reader.events, wanted=wanted))
-    names = await _names(call.services, page.rows)
+    names = await names_in(call.services, page.rows)
     if format_name == "json":
         rows = [formats.shown(row, names) for row in page.rows.to_pylist()]
         return wire.page("events", rows, page.next_page_token)
@@ -97,9 +97,9 @@ async def events(call: Call) -> Answer | bytes:
 
 async def facets(call: Call) -> bytes:
     """GET /api/v1/audit/facets: how many of what matches a query each actor, action, … has."""
-    where = await _where(call.services, call.params(_FACETS).get("q", ""))
+    where = await where_of(call.services, call.params(_FACETS).get("q", ""))
     found = await call.services.read_trail(partial(reader.facets, where=where))
-    names = await _names_of(call.services, [actor for actor, _ in found["actor"]])
+    names = await names_of(call.services, [actor for actor, _ in found["actor"]])
     told: wire.Json = {
         name: [{"value": value, "events": count} for value, count in found[name]] for name in FACETS
     }
@@ -122,7 +122,7 @@ async def stream(call: Call) -> Answer:
     Standard, "Server-sent events".
     """
     services = call.services
-    where = await _where(services, call.params(_FACETS).get("q", ""))
+    where = await where_of(services, call.params(_FACETS).get("q", ""))
     last = call.headers.get(b"last-event-id")
     places = dict(services.runner.store.checkpoints) if last is None else _places(last)
     if services.tails.locked():
@@ -162,7 +162,7 @@ async def _tail(
             )
             beyond = look.beyond
             if len(look.rows):
-                names = await _names(services, look.rows)
+                names = await names_in(services, look.rows)
                 yield b"".join(_messages(look.rows, names, places))
                 told = loop.time()
             elif loop.time() - told > TAIL_QUIET_S:
@@ -202,7 +202,7 @@ def _places(text: bytes) -> dict[tuple[str, int], int]:
     return places
 
 
-async def _where(services: Services, text: str) -> Predicate:
+async def where_of(services: Services, text: str) -> Predicate:
     """A query as SQL, its actors known by name where somebody has it."""
     patterns = actor_patterns(text)
     found = {pattern: await services.identities.ids_of(pattern) for pattern in patterns}
@@ -210,11 +210,13 @@ async def _where(services: Services, text: str) -> Predicate:
     return compile_query(text, actors)
 
 
-async def _names(services: Services, rows: pa.Table) -> formats.Names:
-    return await _names_of(services, list(formats.actors(rows)))
+async def names_in(services: Services, rows: pa.Table) -> formats.Names:
+    """The names of the actors of some rows, as far as they can be known now."""
+    return await names_of(services, list(formats.actors(rows)))
 
 
-async def _names_of(services: Services, ids: list[str]) -> formats.Names:
+async def names_of(services: Services, ids: list[str]) -> formats.Names:
+    """The names of some principals, as far as they can be known now."""
     names: dict[str, str] = {}
     for principal_id in ids:
         try:

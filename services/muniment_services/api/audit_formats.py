@@ -31,6 +31,7 @@ CREATE, READ, UPDATE, DELETE, OTHER = 1, 2, 3, 4, 99
 
 ACTIVITIES: Final = {
     "read": READ,
+    "export": READ,
     "login": OTHER,
     **dict.fromkeys(("create", "register", "publish", "issue", "upload", "start"), CREATE),
     **dict.fromkeys(

@@ -35,6 +35,9 @@ from muniment_services.write import Writer
 TAILS_MAX = 20
 """Live tails of the trail at a time."""
 
+EXPORTS_MAX = 2
+"""Evidence packs that are made at a time; others wait."""
+
 STALE_HEADER = b"muniment-stale"
 
 T = TypeVar("T")
@@ -77,6 +80,8 @@ class Services:
     renewals: Renewals = field(default_factory=lambda: Renewals(os.urandom))
     tails: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(TAILS_MAX))
     """Taken by each live tail of the trail."""
+    exports: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(EXPORTS_MAX))
+    """Taken while an evidence pack is made."""
     browser: BrowserLogin | None = None
     """None where nobody can log in by browser."""
     prover: Prover | None = None

@@ -15,11 +15,13 @@ from cyclopts import App, Parameter
 from muniment_services.cli import audit_help
 from muniment_services.cli.asked import ServerOptions, printable, query_of, server_of
 from muniment_services.cli.terminal import CliError, mendable, write
+from muniment_services.cli.verify_pack import kept_head_at
 
 EVENTS = "/api/v1/audit/events"
 FACETS = "/api/v1/audit/facets"
 STREAM = "/api/v1/audit/stream"
 HASH = "/api/v1/audit/hash"
+PACK = "/api/v1/audit/export"
 
 PAGE_EVENTS = 1000
 FILE_EVENTS = 100_000
@@ -110,6 +112,45 @@ def hashed(*, server: ServerOptions | None = None) -> None:
     with mendable():
         value = sys.stdin.read()
         write(server_of(server).call("POST", HASH, {"value": value})["hash"])
+
+
+@app.command(help=audit_help.EXPORT, help_epilogue="")
+def export(
+    *,
+    out: Annotated[Path, Parameter(help="File to write.")],
+    query: Annotated[
+        str | None,
+        Parameter(allow_leading_hyphen=True, help="What to look for, as `query` has it."),
+    ] = None,
+    question: Annotated[
+        str | None, Parameter(help="Name of a ready-made question, instead of a query.")
+    ] = None,
+    param: Annotated[
+        list[str] | None,
+        Parameter(negative="", help="A parameter of the question, as NAME=VALUE; can be repeated."),
+    ] = None,
+    complete: Annotated[
+        bool,
+        Parameter(
+            negative="", help="Put all records in, from the first to the last event of each tree."
+        ),
+    ] = False,
+    head: Annotated[
+        list[Path] | None,
+        Parameter(negative="", help="A signed head that you kept; can be repeated."),
+    ] = None,
+    server: ServerOptions | None = None,
+) -> None:
+    """Have a pack made, and keep it."""
+    asked: dict[str, Any] = {"q": query, "question": question, "parameter": param}
+    body = {name: value for name, value in asked.items() if value is not None}
+    body["complete"] = complete
+    with mendable():
+        kept = [kept_head_at(path) for path in head or ()]
+        body["earlier"] = [f"{one.at}/{one.size}" for one in kept]
+        headers = server_of(server).save(PACK, body, out)
+    write(f"{out}: {out.stat().st_size:,} bytes; manifest SHA-256 {headers['muniment-pack']}")
+    write(f"muniment verify --pack {out}")
 
 
 def _events(

@@ -12,6 +12,7 @@ too) as a call. Asking needs audit:read, as the role auditor has it.
   muniment audit query 'outcome:denied resource:models/fraud*'
   muniment audit facets 'time:2026-01-01..*'
   muniment audit tail 'outcome:denied'
+  muniment audit export --query 'resource:models/fraud' --out fraud.zip
 
 The language: field:value, where * stands for any characters, comparisons, and
 "free text". What stands side by side must all hold; OR, NOT, a - in front, and
@@ -66,6 +67,28 @@ The trail keeps passwords, tokens and the like as keyed hashes only. Whoever
 knows a value finds it by its hash; the value is read from standard input.
 
   read -s VALUE; printf %s "$VALUE" | muniment audit hash
+"""
+
+EXPORT = """Write an evidence pack: an answer, its events, and proofs of them.
+
+The pack is a zip that anyone can verify without this server and without
+muniment: unpack it and run `python verifier.py`, or `muniment verify --pack`.
+In it: a report (HTML and JSON), the events and their schemas, proofs that they
+stand in the log, signed heads and keys, and a signed manifest.
+
+What it proves: the events are in the log, unaltered. That they are all that
+there is to say is the server's word, unless --complete puts all records in
+between in, which tells everything that happened meanwhile to whoever has it.
+
+Events are whole in a pack, with what runs logged; hand it on like the log.
+Keep signed heads elsewhere, and name them (--head): the pack then shows that
+the log has not changed since.
+
+  muniment audit export --query 'resource:models/fraud/3' --out fraud.zip
+  muniment audit export --query 'action:model.* time:2026-01-01..2026-03-31'
+      --complete --head catalog-0.head --out quarter.zip
+  muniment audit export --question promotions --param model=fraud
+      --out promotions.zip
 """
 
 SQL = """Ask a server's trail, registry and runs in SQL.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -66,6 +67,24 @@ class Client:
         """The same, to be read piece by piece and closed. Raises CliError."""
         data = None if body is None else json.dumps(body).encode()
         return self._opened(self._request("GET" if data is None else "POST", path, data))
+
+    def save(self, path: str, body: Mapping[str, Any], out: Path) -> Mapping[str, str]:
+        """Have the answer to a POST as a file, whole or not at all; returns its headers by
+        lower-case name. Raises CliError, OSError.
+        """
+        unfinished = out.with_name(f".{out.name}.unfinished")
+        try:
+            with self.opened(path, body) as answer, unfinished.open("wb") as file:
+                shutil.copyfileobj(answer, file)
+                headers = {name.lower(): value for name, value in answer.headers.items()}
+            if unfinished.stat().st_size != int(headers.get("content-length", -1)):
+                raise CliError(f"{self._url} broke off; try again")
+            os.replace(unfinished, out)
+        except http.client.HTTPException:
+            raise CliError(f"{self._url} broke off; try again") from None
+        finally:
+            unfinished.unlink(missing_ok=True)
+        return headers
 
     def events(self, path: str, last: str | None = None) -> Iterator[tuple[str, Any]]:
         """Server-sent events as (id, JSON), until the stream ends. last: the id to go on behind.

@@ -78,6 +78,7 @@ Exit status 1 when anything is wrong. Works beside a running server.
   muniment verify --no-artifacts --json
   muniment verify --head catalog-0.checkpoint
   muniment verify --url http://127.0.0.1:5000
+  muniment verify --pack pack.zip --head catalog-0.checkpoint
 """
 
 PROOF = """Change the keys that sign the heads of the log.

@@ -19,6 +19,7 @@ from muniment_services.cli.options import (
     settings_with_log,
 )
 from muniment_services.cli.terminal import CliError, Meter, mendable, write, write_json
+from muniment_services.cli.verify_pack import kept_head_at, verify_pack
 from muniment_services.clock import now_ms
 
 if TYPE_CHECKING:
@@ -67,6 +68,18 @@ def verify(
         str | None,
         Parameter(help="Verify the trees and heads that a server serves, and nothing else."),
     ] = None,
+    pack: Annotated[
+        Path | None,
+        Parameter(help="Verify an evidence pack, a zip or its folder, and nothing else."),
+    ] = None,
+    vkey: Annotated[
+        list[str] | None,
+        Parameter(
+            negative="",
+            help="Verifier key of the log, from elsewhere, that a pack must be signed under; can "
+            "be repeated. [default: none]",
+        ),
+    ] = None,
     json: AsJson = False,
     config: Config = None,
     log_options: LogOptions | None = None,
@@ -74,8 +87,11 @@ def verify(
     """Check, print what was found, and exit with status 1 when anything is wrong."""
     from muniment_services.verify import Findings
 
+    if pack is not None:
+        verify_pack(pack, head or (), vkey or (), json)
+        return
     findings = Findings()
-    kept = [_kept(path) for path in head or ()]
+    kept = [kept_head_at(path) for path in head or ()]
     if url is not None:
         _verify_server(url, kept, findings, json)
         _refuse(findings)
@@ -90,17 +106,6 @@ def verify(
 def _refuse(findings: Findings) -> None:
     if findings.count:
         raise CliError(f"{findings.count} finding{'s' if findings.count > 1 else ''}; see above.")
-
-
-def _kept(path: Path) -> Head:
-    from muniment_services.proof.head_check import KeptHeadInvalid, kept_head
-
-    try:
-        return kept_head(path.read_bytes())
-    except OSError as error:
-        raise CliError(f"cannot read {path}: {error.strerror}") from None
-    except KeptHeadInvalid as error:
-        raise CliError(f"{path}: {error}") from None
 
 
 def _verify_server(url: str, kept: Sequence[Head], findings: Findings, as_json: bool) -> None:

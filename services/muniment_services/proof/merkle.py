@@ -7,6 +7,7 @@ Source: RFC 6962, section 2.1; RFC 9162, sections 2.1.3.2 and 2.1.4.2 (verificat
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 
@@ -129,18 +130,41 @@ def range_proof(begin: int, end: int, size: int, node: Node) -> list[bytes]:
     The hashes of the subtrees beside the range, from left to right. 0 <= begin < end <= size.
     """
     assert 0 <= begin < end <= size, f"no range [{begin}, {end}) in a tree of {size}"
-    return list(_beside(begin, end, 0, size, node))
+    return list(beside(range(begin, end), size, node))
 
 
-def _beside(begin: int, end: int, low: int, high: int, node: Node) -> Iterator[bytes]:
-    if begin <= low and high <= end:
+def beside(offsets: Sequence[int], size: int, node: Node) -> Iterator[bytes]:
+    """What leads from the leaves at some offsets to the root, each subtree told once.
+
+    The hashes of the largest subtrees that hold none of them, from left to right. offsets: rising,
+    in [0, size).
+    """
+    return _beside(offsets, 0, len(offsets), 0, size, node)
+
+
+def _beside(
+    offsets: Sequence[int], first: int, last: int, low: int, high: int, node: Node
+) -> Iterator[bytes]:
+    # offsets[first:last] are those that lie in [low, high).
+    if last - first == high - low:
         return
-    if high <= begin or end <= low:
+    if first == last:
         yield subtree(low, high, node)
         return
     middle = low + split(high - low)
-    yield from _beside(begin, end, low, middle, node)
-    yield from _beside(begin, end, middle, high, node)
+    cut = bisect_left(offsets, middle, first, last)
+    yield from _beside(offsets, first, cut, low, middle, node)
+    yield from _beside(offsets, cut, last, middle, high, node)
+
+
+def peaks(size: int, node: Node) -> list[bytes]:
+    """The roots of the full subtrees that `size` leaves are made of, the largest first."""
+    found, begin = [], 0
+    for level in reversed(range(size.bit_length())):
+        if size >> level & 1:
+            found.append(node(level, begin >> level))
+            begin += 1 << level
+    return found
 
 
 def verify_inclusion(

@@ -1,93 +1,303 @@
-"""Writes events with their proofs as a folder that `verifier.py` verifies; it tells the layout."""
+"""Evidence packs: events of the log with their proofs, as a zip that `verifier.py` verifies.
+
+`verifier.py` tells the layout and goes along. The manifest, which names every other file with its
+SHA-256, is a note that the keys of the log's heads sign. No pack is sealed whose proofs do not lead
+to its heads. Written file by file; nothing but the proof of one tree is held in memory.
+"""
 
 from __future__ import annotations
 
-import shutil
+import asyncio
 from base64 import b64encode
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
+from typing import IO
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 import msgspec
 
+from muniment_schemas.codec import Codec, CodecError
+from muniment_schemas.framing import CONFLUENT_HEADER_BYTES, HEADER_BYTES, schema_id
 from muniment_schemas.ids import Offset
 from muniment_services.log.base import EventLog, LogUnavailable, Record, TopicPartition
 from muniment_services.proof import merkle, verifier
-from muniment_services.proof.forest import Forest
+from muniment_services.proof.forest import Forest, leaves_of
+from muniment_services.proof.line import Head
+from muniment_services.proof.prover import Prover
 
-Range = tuple[int, int]
-"""[begin, end) of offsets."""
+EVENTS_MAX = 100_000
+"""Events of one pack."""
 
-VERIFIER_FILE = "verifier.py"
+BYTES_MAX = 512 * 1024 * 1024
+"""Of all files of a pack, before they are compressed."""
+
+HEADS_S_MAX = 15.0
+"""A pack waits at most so long for heads that cover its events; there is one within a second."""
+
+HEADS_LOOK_S = 0.1
+STEPS_AT_ONCE = 32
+"""Hashes of a proof that are made before other tasks get a turn: a few milliseconds."""
+
+GAP_MAX = 200
+"""So many records that nobody wants are read over rather than asked around."""
+
+WITHHELD = frozenset({"CredentialIssued", "SessionRenewed"})
+"""Types of events whose values stay here: they hold what tokens and sessions are checked by."""
+
+NAME = "pack"
+"""What follows a log's origin in the name that manifests are signed under."""
+
+_MODE = 0o644 << 16
 
 
-def write_pack(
-    folder: Path,
-    log: EventLog,
-    forest: Forest,
-    ranges: Mapping[TopicPartition, Sequence[Range]],
-    earlier: Mapping[TopicPartition, Sequence[int]] | None = None,
-) -> None:
-    """Write a pack into an empty folder. Blocking.
+class PackTooLarge(Exception):
+    """More is asked for than one pack holds; the message says what to do."""
 
-    ranges: of each tree, disjoint and rising, within its signed head. earlier: sizes that
-    consistency is proved from. Raises LookupError for a tree without a head, OSError, LogError.
+
+class HeadsLate(Exception):
+    """No signed heads cover the events yet, which should not take so long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a pack has of the log.
+
+    offsets: of each tree, rising, below its head. earlier: sizes of heads of it that somebody kept,
+    from which the pack has to lead on; 0 < size <= that of its head.
     """
-    for name in ("keys", "heads", "proofs", "events"):
-        (folder / name).mkdir(parents=True)
-    shutil.copyfile(verifier.__file__, folder / VERIFIER_FILE)
+
+    offsets: Mapping[TopicPartition, Sequence[int]]
+    earlier: Mapping[TopicPartition, Sequence[int]] = field(default_factory=dict)
+
+
+class Pack:
+    """A pack that is being written, into a file that can be sought in. Blocks."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._zip = ZipFile(file, "w")
+        self._digests: dict[str, str] = {}
+        self._bytes = 0
+
+    @contextmanager
+    def file(self, name: str) -> Iterator[Callable[[bytes], None]]:
+        """Add a file, by calls of what this yields. Raises PackTooLarge, OSError."""
+        digest = sha256()
+        told = ZipInfo(name)
+        told.compress_type, told.external_attr = ZIP_DEFLATED, _MODE
+        with self._zip.open(told, "w", force_zip64=True) as out:
+
+            def write(chunk: bytes) -> None:
+                self._bytes += len(chunk)
+                if self._bytes > BYTES_MAX:
+                    raise PackTooLarge(
+                        f"The events have more than {BYTES_MAX // 1024**2} MiB, which is what one "
+                        "pack holds. Ask for fewer: narrow the time."
+                    )
+                digest.update(chunk)
+                out.write(chunk)
+
+            yield write
+        self._digests[name] = digest.hexdigest()
+
+    def add(self, name: str, content: bytes) -> None:
+        """Add a file. Raises PackTooLarge, OSError."""
+        with self.file(name) as write:
+            write(content)
+
+    @property
+    def manifest(self) -> str:
+        """A line for each file so far: SHA-256 in hex, two spaces, name."""
+        return "".join(f"{digest}  {name}\n" for name, digest in sorted(self._digests.items()))
+
+    def seal(self, note: bytes) -> None:
+        """Add the signed manifest, and end the file."""
+        self.add("manifest", note)
+        self.close()
+
+    def close(self) -> None:
+        """Write nothing more. Idempotent."""
+        self._zip.close()
+
+
+async def covering(
+    prover: Prover, ends: Mapping[TopicPartition, int]
+) -> Mapping[TopicPartition, Head]:
+    """Signed heads that cover so many records of some trees. Raises HeadsLate."""
+    try:
+        async with asyncio.timeout(HEADS_S_MAX):
+            while True:
+                found = {at: prover.forest.served(at) for at in sorted(ends)}
+                heads = {at: h for at, h in found.items() if h is not None and h.size >= ends[at]}
+                if len(heads) == len(ends):
+                    return heads
+                await asyncio.sleep(HEADS_LOOK_S)
+    except TimeoutError:
+        raise HeadsLate(
+            f"No signed head covers {sorted(ends.keys() - heads.keys())[0]} up to here after "
+            f"{HEADS_S_MAX:g} s: {prover.problem or 'try again'}"
+        ) from None
+
+
+async def fill(
+    pack: Pack, prover: Prover, heads: Mapping[TopicPartition, Head], wanted: Wanted
+) -> str:
+    """Add events and proofs under heads, and seal the pack. Returns its manifest's SHA-256 in hex.
+
+    Raises PackTooLarge, NotSigned, LogError, OSError; LogUnavailable also for a tree that is not
+    that of the log.
+    """
+    if sum(map(len, wanted.offsets.values())) > EVENTS_MAX:
+        raise PackTooLarge(
+            f"These are more than {EVENTS_MAX:,} events, which is what one pack holds. Ask for "
+            "fewer: narrow the time."
+        )
+    assert wanted.offsets.keys() <= heads.keys(), "events of trees that have no head here"
+    schemas = _Schemas(prover.codec)
+    for at, head in heads.items():
+        offsets = wanted.offsets.get(at, ())
+        proof = await _proof(prover.forest, at, head, offsets)
+        proofs = {
+            "ranges": list(runs(offsets)),
+            "proof": _texts(proof),
+            "consistency": _consistency(prover.forest, at, head, wanted.earlier.get(at, ())),
+        }
+        await asyncio.to_thread(
+            _write_tree,
+            pack,
+            prover.log,
+            schemas,
+            head,
+            offsets,
+            proof,
+            msgspec.json.encode(proofs),
+        )
+    await asyncio.to_thread(_write_rest, pack, prover.forest, schemas)
+    note = await prover.seal(NAME, pack.manifest)
+    await asyncio.to_thread(pack.seal, note)
+    return sha256(note).hexdigest()
+
+
+def runs(offsets: Iterable[int], gap_max: int = 0) -> Iterator[tuple[int, int]]:
+    """The ranges [begin, end) that rising offsets fill, or leave no more than gap_max open in."""
+    begin = end = -1
+    for offset in offsets:
+        if begin < 0 or offset - end > gap_max:
+            if begin >= 0:
+                yield begin, end
+            begin = offset
+        end = offset + 1
+    if begin >= 0:
+        yield begin, end
+
+
+async def _proof(
+    forest: Forest, at: TopicPartition, head: Head, offsets: Sequence[int]
+) -> list[bytes]:
+    # On the loop, since a tree is for one thread; in slices, since it may take seconds.
+    steps: list[bytes] = []
+    for step in merkle.beside(offsets, head.size, forest.trees[at].node):
+        steps.append(step)
+        if len(steps) % STEPS_AT_ONCE == 0:
+            await asyncio.sleep(0)
+    return steps
+
+
+def _consistency(
+    forest: Forest, at: TopicPartition, head: Head, earlier: Iterable[int]
+) -> list[dict[str, object]]:
+    node = forest.trees[at].node
+    return [
+        {
+            "old": old,
+            "peaks": _texts(merkle.peaks(old, node)),
+            "proof": _texts(merkle.beside(range(old), head.size, node)),
+        }
+        for old in sorted(set(earlier))
+    ]
+
+
+class _Schemas:
+    """The schemas that some values are written with, by the bytes that values begin with."""
+
+    def __init__(self, codec: Codec) -> None:
+        self._codec = codec
+        self.files: dict[str, bytes] = {}
+        self.by_head: dict[str, str] = {}
+
+    def note(self, value: bytes) -> None:
+        """Have the schema of a value, if this release knows it."""
+        size = HEADER_BYTES if schema_id(value) is None else CONFLUENT_HEADER_BYTES
+        head = value[:size].hex()
+        if head in self.by_head:
+            return
+        try:
+            subject = self._codec.subject_of(value)
+        except CodecError:
+            return  # The record stands in the quarantine; the pack shows it as it is.
+        self.by_head[head] = subject.file_name
+        self.files[subject.file_name] = msgspec.json.format(
+            msgspec.json.encode(subject.raw), indent=2
+        )
+
+
+def _write_tree(
+    pack: Pack,
+    log: EventLog,
+    schemas: _Schemas,
+    head: Head,
+    offsets: Sequence[int],
+    proof: Sequence[bytes],
+    proofs: bytes,
+) -> None:
+    name = f"{head.at.topic}-{head.at.partition}"
+    pack.add(f"heads/{name}", head.raw)
+    pack.add(f"proofs/{name}.json", proofs)
+    leaves: dict[tuple[int, int], bytes] = {}
+    with pack.file(f"events/{name}.jsonl") as write:
+        for record in _records(log, head.at, offsets):
+            write(_line(record, schemas))
+            (leaves[record.offset, record.offset + 1],) = leaves_of((record,))
+    if not _leads(leaves, head, proof):
+        raise LogUnavailable(
+            f"the tree of {head.at} is not that of the log: its cache is damaged, or the log was "
+            "changed. Stop the server, remove the folder proof in its data folder, and start it"
+        )
+
+
+def _leads(leaves: verifier.Nodes, head: Head, proof: Sequence[bytes]) -> bool:
+    try:
+        return verifier.root_beside(leaves, head.size, proof) == head.root
+    except verifier.FAULTS:  # The proof is too short or too long.
+        return False
+
+
+def _write_rest(pack: Pack, forest: Forest, schemas: _Schemas) -> None:
     sets = [
         {"number": added.number, "keys": added.keys, "endorsement": added.endorsement}
         for added in forest.line.key_sets
     ]
-    (folder / "keys" / "sets.json").write_bytes(msgspec.json.encode(sets))
-    for at, wanted in ranges.items():
-        _write_tree(folder, log, forest, at, wanted, (earlier or {}).get(at, ()))
+    pack.add("keys/sets.json", msgspec.json.encode(sets))
+    for name, content in schemas.files.items():
+        pack.add(f"schemas/{name}", content)
+    pack.add("schemas/index.json", msgspec.json.encode(schemas.by_head))
+    pack.add("verifier.py", Path(verifier.__file__).read_bytes())
 
 
-def _write_tree(
-    folder: Path,
-    log: EventLog,
-    forest: Forest,
-    at: TopicPartition,
-    ranges: Sequence[Range],
-    earlier: Sequence[int],
-) -> None:
-    head, tree = forest.served(at), forest.trees[at]
-    if head is None:
-        raise LookupError(f"no head of {at} has been signed yet")
-    name = f"{at.topic}-{at.partition}"
-    (folder / "heads" / name).write_bytes(head.raw)
-    proofs = {
-        "ranges": [
-            {
-                "begin": begin,
-                "end": end,
-                "proof": _texts(merkle.range_proof(begin, end, head.size, tree.node)),
-            }
-            for begin, end in ranges
-        ],
-        "consistency": [
-            {"old": old, "proof": _texts(merkle.consistency_proof(old, head.size, tree.node))}
-            for old in earlier
-        ],
-    }
-    (folder / "proofs" / f"{name}.json").write_bytes(msgspec.json.encode(proofs))
-    with (folder / "events" / f"{name}.jsonl").open("wb") as file:
-        for begin, end in ranges:
-            for record in _records(log, at, begin, end):
-                file.write(_line(record))
+def _records(log: EventLog, at: TopicPartition, offsets: Sequence[int]) -> Iterator[Record]:
+    wanted = set(offsets)
+    for begin, end in runs(offsets, GAP_MAX):
+        while begin < end:
+            records = log.read(at, Offset(begin), end - begin)
+            if not records:
+                raise LogUnavailable(f"{at} has nothing at {begin}")
+            yield from (record for record in records if record.offset in wanted)
+            begin = records[-1].offset + 1
 
 
-def _records(log: EventLog, at: TopicPartition, begin: int, end: int) -> Iterable[Record]:
-    while begin < end:
-        records = log.read(at, Offset(begin), end - begin)
-        if not records:
-            raise LogUnavailable(f"{at} has nothing at {begin}")
-        yield from records
-        begin += len(records)
-
-
-def _line(record: Record) -> bytes:
+def _line(record: Record, schemas: _Schemas) -> bytes:
     told = {
         "offset": record.offset,
         "timestamp_ms": record.timestamp_ms,
@@ -95,6 +305,10 @@ def _line(record: Record) -> bytes:
         "key": record.key,
         "value": record.value,
     }
+    if dict(record.headers).get("ce_type", b"").decode("latin-1") in WITHHELD:
+        told |= {"value": None, "value_sha256": sha256(record.value).hexdigest()}
+    else:
+        schemas.note(record.value)
     return msgspec.json.encode(told) + b"\n"
 
 

@@ -81,10 +81,10 @@ class Prover:
         """Why no head is signed any more."""
         self.trouble: str | None = None
         """Why the last try to sign did not succeed; it is tried again."""
-        self._codec = codec
+        self.codec = codec
         self._keyring = keyring
         self._keys: Keys | None = None
-        self._origin = origin
+        self.origin = origin
         self._actor = actor
         self._now_ms = now_ms
         self._random = random
@@ -115,7 +115,7 @@ class Prover:
 
     def origin_of(self, at: TopicPartition) -> str:
         """The origin line of a tree's checkpoints."""
-        return f"{self._origin}/{at}"
+        return f"{self.origin}/{at}"
 
     def verifier_keys(self, at: TopicPartition) -> Sequence[VerifierKey]:
         """What verifies a tree's heads, the oldest key first; empty before the first head."""
@@ -132,6 +132,16 @@ class Prover:
         keys = await asyncio.to_thread(self._keyring.add, number)
         await self._announce(number, keys)
         return number
+
+    async def seal(self, name: str, lines: str) -> bytes:
+        """A note of the log's, under its origin and a name, signed by the Ed25519 key in use.
+
+        Raises NotSigned, KeysUnavailable.
+        """
+        if self.failure is not None or self._keys is None:
+            raise signing.NotSigned(self.problem or "No key is in use yet; try again in a second.")
+        origin = f"{self.origin}/{name}"
+        return await asyncio.to_thread(signing.seal, origin, lines, self._keys[0])
 
     def _stop(self, reason: str) -> None:
         if self.failure is None:
@@ -171,7 +181,7 @@ class Prover:
 
     def _take(self, record: Record) -> None:
         try:
-            event = self._codec.decode(record.value)
+            event = self.codec.decode(record.value)
         except CodecError as error:
             _log.warning("a record of the checkpoints topic is passed over", reason=str(error))
             self.forest.take(record, ())
@@ -252,7 +262,7 @@ class Prover:
 
     async def _announce(self, number: int, keys: Keys) -> None:
         before = await asyncio.to_thread(self._keyring.find, number - 1) if number > 1 else None
-        origin = f"{self._origin}/keys"
+        origin = f"{self.origin}/keys"
         endorsement = await asyncio.to_thread(signing.endorse, origin, number, keys, before)
         await self._append(
             SigningKeyAdded(
@@ -292,7 +302,7 @@ class Prover:
         )
 
     async def _append(self, event: Event) -> None:
-        await self.log.append(record_of(event, self._codec, self.log))
+        await self.log.append(record_of(event, self.codec, self.log))
 
     def _context(self) -> Context:
         return Context(

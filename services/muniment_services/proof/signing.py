@@ -35,6 +35,10 @@ class NotRotated(Exception):
     """There can be no further set of keys now; the message says what to do."""
 
 
+class NotSigned(Exception):
+    """Nothing can be signed now; the message says why."""
+
+
 class SoftKey:
     """A private key in this process."""
 
@@ -187,3 +191,10 @@ def endorse(origin: str, number: int, keys: Keys, before: Keys | None) -> str:
         VerifierKey(origin, Kind.ED25519, key.public_key).sign(key, text, 0) for key in signers
     ]
     return Note(text, tuple(lines)).encode().decode()
+
+
+def seal(origin: str, lines: str, key: SigningKey) -> bytes:
+    """A signed note of some lines, under a name that is its first line too. key: Ed25519."""
+    text = f"{origin}\n{lines}"
+    signature = VerifierKey(origin, Kind.ED25519, key.public_key).sign(key, text, 0)
+    return Note(text, (signature,)).encode()

@@ -1,23 +1,28 @@
 #!/usr/bin/env python3
 """Verifies a pack of events with their proofs. Needs Python 3.9 and nothing else.
 
-    python verifier.py PACK [--head FILE]... [--vkey KEY]...
+    python verifier.py [PACK] [--head FILE]... [--vkey KEY]... [--witness KEY]... [--quorum N]
 
---head: a signed head that you kept; what it covers must be in the pack's tree unchanged. --vkey:
-a verifier key of the log, from elsewhere. Without either you trust the keys in the pack.
+PACK: the unpacked folder; this file's own, if not given. --head: a signed head that you kept: what
+it covers must be in the pack's tree unchanged. --vkey: a verifier key of the log, from elsewhere.
+Without either you trust the keys in the pack. --witness: the key of a witness; each head must be
+cosigned by all of those that you name, or by N of them.
 
-A pack is a folder; T-P is a topic and a partition, as catalog-0; bytes in JSON are base64:
-    keys/sets.json    [{"number": 1, "keys": [{"kind", "public_key"}], "endorsement": NOTE}, …]
-    heads/T-P         the signed head that all is proved against (C2SP tlog-checkpoint)
-    proofs/T-P.json   {"ranges": [{"begin", "end", "proof"}], "consistency": [{"old", "proof"}]}
-    events/T-P.jsonl  a line per record of the ranges: {"offset": 10, "timestamp_ms": …,
-                       "headers": [[NAME, BYTES], …], "key": BYTES, "value": BYTES}; a value that
-                       was made unreadable is null, with "value_sha256" in hex beside it
+T-P is a topic and a partition, as catalog-0; bytes in JSON are base64:
+    manifest         a note (C2SP signed-note) of LOG/pack: a line "SHA-256  NAME" per other file
+    report.json, report.html, schemas/    what was asked and answered; what events are written with
+    keys/sets.json   [{"number": 1, "keys": [{"kind", "public_key"}], "endorsement": NOTE}, …]
+    heads/T-P        the signed head that all is proved against (C2SP tlog-checkpoint)
+    proofs/T-P.json  {"ranges": [[begin, end], …], "proof": [roots of the subtrees beside them],
+                      "consistency": [{"old", "peaks": [those of the first `old`], "proof"}]}
+    events/T-P.jsonl a line per record of the ranges: {"offset", "timestamp_ms", "headers": [[NAME,
+                      BYTES], …], "key", "value"}; a withheld value is null, beside "value_sha256"
 
-What is checked: each set of keys is endorsed by the one before it; heads are signed by such a
-key; the records of each range are all that the tree has there; earlier heads are of the same
-tree. What is not: what the events mean.
-Source: RFC 6962, RFC 8032, RFC 9162; C2SP signed-note, tlog-checkpoint (2026-07).
+Proved: keys are endorsed by those before them; such keys signed manifest and heads; the records of
+each range are all that the tree has there; earlier heads are of this tree; the report's events are
+among the records, with their ids, types and times. Only claimed by the server: that the report says
+rightly what they mean, and that no other event belongs in it.
+Source: RFC 6962, RFC 8032; C2SP signed-note, tlog-checkpoint, tlog-cosignature (2026-07).
 """
 
 from __future__ import annotations
@@ -27,20 +32,26 @@ import json
 import re
 import sys
 from base64 import b64decode, b64encode
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from hashlib import sha256, sha512
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-ED25519 = 1
+FAULTS = (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration)
+ED25519, COSIGNATURE = b"\1", b"\4"
 WORD = re.compile(rb"[!-~]{1,255}")
 P = 2**255 - 19
 L = 2**252 + 27742317777372353535851937790883648493
 D = -121665 * pow(121666, P - 2, P) % P
 Point = tuple[int, int, int, int]
+Nodes = dict[tuple[int, int], bytes]
+Told = dict[int, list[Any]]
+Texts = Sequence[str]
 
 
-class Refused(Exception):
+class Refused(ValueError):
     """Something in the pack does not hold."""
 
 
@@ -66,12 +77,8 @@ def _add(p: Point, q: Point) -> Point:
 
 
 def _times(n: int, p: Point) -> Point:
-    found = (0, 1, 1, 0)
-    while n:
-        if n & 1:
-            found = _add(found, p)
-        p, n = _add(p, p), n >> 1
-    return found
+    found = _times(n >> 1, _add(p, p)) if n else (0, 1, 1, 0)
+    return _add(found, p) if n & 1 else found
 
 
 def _point(raw: bytes) -> Point | None:
@@ -79,8 +86,7 @@ def _point(raw: bytes) -> Point | None:
     sign, y = y >> 255, y & ((1 << 255) - 1)
     square = (y * y - 1) * pow(D * y * y + 1, P - 2, P) % P
     x = pow(square, (P + 3) // 8, P)
-    if (x * x - square) % P:
-        x = x * pow(2, (P - 1) // 4, P) % P
+    x = x if (x * x - square) % P == 0 else x * pow(2, (P - 1) // 4, P) % P
     if y >= P or (x * x - square) % P or (not x and sign):
         return None
     x = P - x if x & 1 != sign else x
@@ -92,43 +98,51 @@ BASE = _point((4 * pow(5, P - 2, P) % P).to_bytes(32, "little"))
 
 def ed25519_verifies(public_key: bytes, message: bytes, signature: bytes) -> bool:
     """Whether a signature of 64 bytes is by the key of 32 bytes."""
-    if len(public_key) != 32 or len(signature) != 64:
-        return False
     a, r, s = _point(public_key), _point(signature[:32]), int.from_bytes(signature[32:], "little")
-    if a is None or r is None or BASE is None or s >= L:
+    if a is None or r is None or BASE is None or s >= L or len(public_key + signature) != 96:
         return False
     k = int.from_bytes(sha512(signature[:32] + public_key + message).digest(), "little") % L
     left, right = _times(s, BASE), _add(r, _times(k, a))
     return not any((left[i] * right[2] - right[i] * left[2]) % P for i in (0, 1))
 
 
-def opened(note: str, public_keys: Iterable[bytes], name: str) -> tuple[str, list[bytes]]:
-    """A note's text, which one of some keys must have signed under a name."""
+def key_of(vkey: str) -> tuple[bytes, str]:
+    """Key, with its kind before it, and name of a verifier key (C2SP signed-note)."""
+    return raw_of(vkey.strip().split("+", 2)[2]), vkey.split("+")[0]
+
+
+def opened(note: str, name: str, keys: Iterable[bytes], least: int = 1) -> tuple[str, set[bytes]]:
+    """A note's text, and those of some keys that signed it under a name: so many at least."""
     text, _, lines = note.rpartition("\n\n")
-    text, signed = text + "\n", []
+    text, signers = text + "\n", set[bytes]()
     require(lines.endswith("\n"), "a note ends with a newline")
     for line in lines[:-1].split("\n"):
-        found = re.fullmatch("— ([^ +]+) ([A-Za-z0-9+/=]+)", line)
-        if found is None:
-            raise Refused("a signature line cannot be read")
-        raw = raw_of(found[2])
-        for key in public_keys:
-            if found[1] == name and raw[:4] == sha256(f"{name}\n\1".encode() + key).digest()[:4]:
-                verifies = ed25519_verifies(key, text.encode(), raw[4:])
+        dash, signer, coded = line.split(" ")
+        require(dash == "—", "a signature line cannot be read")
+        raw = raw_of(coded)
+        for key in keys if signer == name else ():
+            if raw[:4] == sha256(f"{name}\n".encode() + key).digest()[:4]:
+                signature, message = raw[4:], text.encode()
+                if key[:1] == COSIGNATURE:
+                    time = int.from_bytes(signature[:8], "big")
+                    signature, message = (
+                        signature[8:],
+                        b"cosignature/v1\ntime %d\n" % time + message,
+                    )
+                verifies = ed25519_verifies(key[1:], message, signature)
                 require(verifies, f"the signature by {name} is not of this text")
-                signed.append(key)
-    require(signed, f"{name} is not signed by a key of this log")
-    return text, signed
+                signers.add(key)
+    require(len(signers) >= least, f"{name} is not signed by a key of this log")
+    return text, signers
 
 
-def checkpoint(note: str, public_keys: Iterable[bytes]) -> tuple[str, int, bytes]:
+def checkpoint(note: str, keys: Iterable[bytes]) -> tuple[str, int, bytes]:
     """(origin, size, root) of a signed head."""
     origin = note.partition("\n")[0]
-    text, _ = opened(note, public_keys, origin)
-    found = re.fullmatch(r"([^\n]+)\n(0|[1-9][0-9]{0,18})\n([A-Za-z0-9+/]{43}=)\n", text)
-    if found is None:
-        raise Refused(f"the head of {origin} is none")
-    return origin, int(found[2]), raw_of(found[3])
+    text, _ = opened(note, origin, keys)
+    _, size, root, end = text.split("\n")
+    require(size == str(int(size)) and not end, f"the head of {origin} is none")
+    return origin, int(size), raw_of(root)
 
 
 def trusted_keys(sets: Sequence[Any]) -> list[bytes]:
@@ -136,79 +150,31 @@ def trusted_keys(sets: Sequence[Any]) -> list[bytes]:
     keys: list[bytes] = []
     for number, one in enumerate(sets, 1):
         require(one["number"] == number, f"set {number} of keys is missing")
-        require(one["keys"][0]["kind"] == ED25519, f"set {number} does not begin with Ed25519")
-        key = raw_of(one["keys"][0]["public_key"])
+        require(one["keys"][0]["kind"] == 1, f"set {number} does not begin with Ed25519")
+        key = ED25519 + raw_of(one["keys"][0]["public_key"])
         origin = one["endorsement"].partition("\n")[0]
-        text, signed = opened(one["endorsement"], [*keys[-1:], key], origin)
-        require(text == f"{origin}\n{number}\n{key.hex()}\n", f"set {number} is of another key")
-        require(set(signed) == {*keys[-1:], key}, f"set {number} of keys is not endorsed")
+        text, signers = opened(one["endorsement"], origin, [*keys[-1:], key])
+        require(text == f"{origin}\n{number}\n{key[1:].hex()}\n", f"set {number} is of another key")
+        require(signers == {*keys[-1:], key}, f"set {number} of keys is not endorsed")
         keys.append(key)
     return keys
 
 
-# Merkle trees (RFC 6962, 2.1).
-def node_hash(left: bytes, right: bytes) -> bytes:
-    """The hash over two subtrees."""
-    return sha256(b"\x01" + left + right).digest()
+def root_beside(nodes: Nodes, size: int, proof: Iterable[bytes]) -> bytes:
+    """The root (RFC 6962, 2.1) that subtrees, by begin and end, and those beside them lead to."""
+    begins, beside = sorted(begin for begin, _ in nodes), iter(proof)
 
+    def walk(low: int, high: int, first: int, last: int) -> bytes:
+        if first == last or (low, high) in nodes:
+            return next(beside) if first == last else nodes[low, high]
+        middle = low + (1 << (high - low - 1).bit_length() - 1)
+        cut = bisect_left(begins, middle, first, last)
+        both = walk(low, middle, first, cut) + walk(middle, high, cut, last)
+        return sha256(b"\x01" + both).digest()
 
-def root_of(hashes: Iterable[bytes]) -> bytes:
-    """The root over leaves, given by their hashes."""
-    peaks: list[bytes] = []
-    for n, found in enumerate(hashes):
-        while n & 1:
-            found, n = node_hash(peaks.pop(), found), n >> 1
-        peaks.append(found)
-    found = peaks.pop() if peaks else sha256(b"").digest()
-    while peaks:
-        found = node_hash(peaks.pop(), found)
+    found = walk(0, size, 0, len(begins))
+    require(next(beside, None) is None, "a proof is too long")
     return found
-
-
-def range_root(leaves: Sequence[bytes], begin: int, size: int, proof: Iterable[bytes]) -> bytes:
-    """The root that the leaves of a range and the hashes beside it lead to."""
-    end, beside = begin + len(leaves), iter(proof)
-
-    def walk(low: int, high: int) -> bytes:
-        if high <= begin or end <= low:
-            return next(beside)
-        if begin <= low and high <= end:
-            return root_of(leaves[low - begin : high - begin])
-        middle = low + (
-            1 << ((high - low - 1).bit_length() - 1)
-        )  # RFC 6962: the largest power of two
-        return node_hash(walk(low, middle), walk(middle, high))
-
-    try:
-        found = walk(0, size)
-    except StopIteration:
-        raise Refused("a range proof is too short") from None
-    require(next(beside, None) is None, "a range proof is too long")
-    return found
-
-
-def consistent(old: int, new: int, proof: list[bytes], old_root: bytes, new_root: bytes) -> bool:
-    """Whether a tree extends another (RFC 9162, 2.1.4.2)."""
-    if old == new:
-        return not proof and old_root == new_root
-    proof = [old_root, *proof] if old & (old - 1) == 0 else proof
-    if not 0 < old < new or not proof:
-        return False
-    fn, sn = old - 1, new - 1
-    while fn & 1:
-        fn, sn = fn >> 1, sn >> 1
-    fr = sr = proof[0]
-    for c in proof[1:]:
-        if sn == 0:
-            return False
-        if fn & 1 or fn == sn:
-            fr, sr = node_hash(c, fr), node_hash(c, sr)
-            while fn & 1 == 0 and fn:
-                fn, sn = fn >> 1, sn >> 1
-        else:
-            sr = node_hash(sr, c)
-        fn, sn = fn >> 1, sn >> 1
-    return sn == 0 and fr == old_root and sr == new_root
 
 
 def statement(place: str, event: Any) -> bytes:
@@ -216,83 +182,115 @@ def statement(place: str, event: Any) -> bytes:
     headers = {name: raw_of(value) for name, value in event["headers"]}
     found = (headers.get(name, b"") for name in ("ce_id", "ce_type"))
     words = [word.decode() if WORD.fullmatch(word) else "" for word in found]
-    value = event["value"]
+    value, key = event["value"], sha256(raw_of(event["key"])).hexdigest()
     digest = event["value_sha256"] if value is None else sha256(raw_of(value)).hexdigest()
-    digests = (sha256(raw_of(event["key"])).hexdigest(), digest)
-    lines = ("muniment/1", place, event["offset"], *words, event["timestamp_ms"], *digests)
+    lines = ("muniment/1", place, event["offset"], *words, event["timestamp_ms"], key, digest)
     return "".join(f"{line}\n" for line in lines).encode()
 
 
-def verify_tree(pack: Path, name: str, keys: list[bytes], kept: Iterable[str]) -> tuple[int, int]:
-    """One topic-partition of a pack; kept: notes of earlier heads of it. Returns (events, size)."""
-    place = "/".join(name.rsplit("-", 1))
-    origin, size, root = checkpoint((pack / "heads" / name).read_bytes().decode(), keys)
-    require(origin.endswith(f"/{place}"), f"the head of {place} is of {origin}")
+def verify_tree(pack: Path, place: str, head: tuple[int, bytes], kept: Iterable[Any]) -> Told:
+    """One tree of a pack: [id, type, time] of its records by offset. kept: earlier heads."""
+    name, (size, root) = place.replace("/", "-"), head
     proofs = json.loads((pack / "proofs" / f"{name}.json").read_text("utf-8"))
+    wanted = [at for begin, end in proofs["ranges"] for at in range(begin, min(end, size + 1))]
+    require(all(0 <= at < size for at in wanted), f"{place} has no such range in {size} records")
+    leaves, told = Nodes(), Told()
     with (pack / "events" / f"{name}.jsonl").open(encoding="utf-8") as lines:
-        events = [json.loads(line) for line in lines]
-    at, from_first = 0, list[bytes]()
-    for one in proofs["ranges"]:
-        begin, end = one["begin"], one["end"]
-        require(0 <= begin < end <= size, f"{place} has no range [{begin}, {end})")
-        part, at = events[at : at + end - begin], at + end - begin
-        offsets = [event["offset"] for event in part]
-        require(offsets == list(range(begin, end)), f"{place} lacks records of [{begin}, {end})")
-        leaves = [sha256(b"\x00" + statement(place, event)).digest() for event in part]
-        found = range_root(leaves, begin, size, [raw_of(step) for step in one["proof"]])
-        require(found == root, f"{place} [{begin}, {end}) is not what was signed")
-        from_first = from_first or (leaves if begin == 0 else [])
-    require(at == len(events), f"{place} has records that no proof is for")
-    proved = {one["old"]: [raw_of(s) for s in one["proof"]] for one in proofs["consistency"]}
-    for note in kept:
-        _, old, old_root = checkpoint(note, keys)
-        if old <= len(from_first):
-            holds = root_of(from_first[:old]) == old_root
-        else:
-            require(old <= size, f"the kept head of {place} covers more than the pack's: {old}")
-            require(old == size or old in proved, f"no proof of {place} begins at {old}")
-            holds = consistent(old, size, proved.get(old, []), old_root, root)
-        require(holds, f"the kept head of {place} at {old} is not of this tree")
-    return len(events), size
-
-
-def verify(pack: Path, heads: Iterable[str] = (), vkeys: Iterable[str] = ()) -> list[str]:
-    """Verify a pack. heads, vkeys: texts that were kept. Returns lines for people."""
-    keys = trusted_keys(json.loads((pack / "keys" / "sets.json").read_text("utf-8")))
-    for vkey in vkeys:
-        raw = raw_of(vkey.strip().split("+", 2)[2])
-        require(raw[1:] in keys, "the verifier key that you hold is none of this log")
-    names = sorted(path.name for path in (pack / "heads").iterdir())
-    for folder, suffix in (("proofs", ".json"), ("events", ".jsonl")):
-        found = sorted(p.name for p in (pack / folder).iterdir())
-        require(found == [name + suffix for name in names], f"{folder} do not match the heads")
-    kept: dict[str, list[str]] = {name: [] for name in names}
-    for note in heads:
-        name = "-".join(note.partition("\n")[0].rsplit("/", 2)[-2:])
-        require(name in kept, f"the pack has nothing of {name}, of which you hold a head")
-        kept[name].append(note)
-    told = []
-    for name in names:
-        count, size = verify_tree(pack, name, keys, kept[name])
-        told.append(f"{name}: {count} events are in the signed tree of {size}")
-    if not (heads or vkeys):
-        told.append("the keys are those in the pack: hold a head or a key from elsewhere (--help)")
+        for at, event in zip(wanted, map(json.loads, lines)):  # noqa: B905
+            require(event["offset"] == at, f"{place} has another record than {at} of its ranges")
+            leaf = statement(place, event)
+            leaves[at, at + 1] = sha256(b"\x00" + leaf).digest()
+            told[at] = [*leaf.decode().split("\n")[3:5], event["timestamp_ms"]]
+        more = lines.read(1)
+    require(len(told) == len(wanted) and not more, f"{place} has other records than its ranges")
+    found = root_beside(leaves, size, map(raw_of, proofs["proof"]))
+    require(found == root, f"the records of {place} are not what was signed")
+    proved = {one["old"]: one for one in proofs["consistency"]}
+    for old, old_root in kept:
+        if old == size and old_root == root:
+            continue
+        require(old in proved, f"nothing in the pack leads from your head of {place} at {old}")
+        ends = list(accumulate(1 << bit for bit in range(63, -1, -1) if old >> bit & 1))
+        peaks = dict(zip(zip([0, *ends], ends), map(raw_of, proved[old]["peaks"])))  # noqa: B905
+        found = root_beside(peaks, size, map(raw_of, proved[old]["proof"]))
+        same = (root_beside(peaks, old, ()), found) == (old_root, root)
+        require(same, f"your head of {place} at {old} is not of this tree")
     return told
+
+
+def listed(pack: Path, log: str, keys: list[bytes]) -> list[str]:
+    """The names in a signed manifest, whose files are there as it says, and no others."""
+    text, _ = opened((pack / "manifest").read_bytes().decode(), f"{log}/pack", keys)
+    first, *lines = text.splitlines()
+    require(first == f"{log}/pack", "the manifest is of something else")
+    files = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    there = {path.relative_to(pack).as_posix() for path in pack.rglob("*") if not path.is_dir()}
+    odd = sorted(there ^ {*files, "manifest"})
+    require(not odd, f"in the pack or in its manifest, but not in both: {', '.join(odd[:5])}")
+    for name, digest in files.items():
+        found = sha256((pack / name).read_bytes()).hexdigest()
+        require(found == digest, f"{name} is not what the manifest says")
+    return sorted(files)
+
+
+def verify_report(report: Any, told: dict[str, Told]) -> None:
+    """That a report is about the pack's events. told: of each tree, what `verify_tree` told."""
+    cited = {(f"{topic}/{partition}", at) for topic, partition, at in report["evidence"]}
+    packed = {(place, at) for place, found in told.items() for at in found}
+    require(cited <= packed, "the report cites events that are not in the pack")
+    require(report["complete"] or cited == packed, "the pack has events that its report omits")
+    for row in report["rows"]:
+        if {"topic", "partition", "offset", "event_id", "type", "at_ms"} <= row.keys():
+            found = told[f"{row['topic']}/{row['partition']}"].get(row["offset"])
+            holds = found == [row["event_id"], row["type"], row["at_ms"]]
+            require(holds, f"the report's {row['event_id']} is another event")
+
+
+def verify(
+    pack: Path, heads: Texts = (), vkeys: Texts = (), witnesses: Texts = (), quorum: int = 0
+) -> list[str]:
+    """Verify a pack. heads, vkeys, witnesses: as the options give them. Returns lines to show."""
+    sets = json.loads((pack / "keys" / "sets.json").read_text("utf-8"))
+    keys, needed = trusted_keys(sets), quorum or len(witnesses)
+    told, lines, who = dict[str, Told](), list[str](), dict(map(key_of, witnesses))
+    require(all(key_of(v)[0] in keys for v in vkeys), "the key that you hold is another log's")
+    log = sets[0]["endorsement"].partition("\n")[0].rpartition("/")[0]
+    kept = [checkpoint(note, keys) for note in heads]
+    for name in (files := listed(pack, log, keys)):
+        if name.startswith("heads/"):
+            note, place = (pack / name).read_bytes().decode(), "/".join(name[6:].rsplit("-", 1))
+            origin, size, root = checkpoint(note, keys)
+            require(origin == f"{log}/{place}", f"the head of {place} is of {origin}")
+            seen = sum(len(opened(note, name, [key], 0)[1]) for key, name in who.items())
+            require(seen >= needed, f"{seen} witnesses cosigned the head of {place}, not {needed}")
+            earlier = [one[1:] for one in kept if one[0] == origin]
+            told[place] = verify_tree(pack, place, (size, root), earlier)
+            lines.append(f"{place}: {len(told[place])} events are in the signed tree of {size}")
+    strange = {origin for origin, *_ in kept} - {f"{log}/{place}" for place in told}
+    require(not strange, f"you hold a head of {strange}, of which the pack has nothing")
+    verify_report(json.loads((pack / "report.json").read_text("utf-8")), told)
+    lines.append(f"{len(files)} files are as the manifest says, which {log} signed")
+    if not (kept or vkeys):
+        lines.append("the keys are those in the pack: hold a head or a key from elsewhere (--help)")
+    return lines
 
 
 def main() -> None:
     """The command line."""
     plain = argparse.RawTextHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=plain)
-    parser.add_argument("pack", type=Path)
+    parser.add_argument("pack", type=Path, nargs="?", default=Path(__file__).resolve().parent)
     parser.add_argument("--head", type=Path, action="append", default=[])
     parser.add_argument("--vkey", action="append", default=[])
-    asked = parser.parse_args()
+    parser.add_argument("--witness", action="append", default=[])
+    parser.add_argument("--quorum", type=int, default=0)
+    ask = parser.parse_args()
     try:
-        told = verify(asked.pack, [path.read_bytes().decode() for path in asked.head], asked.vkey)
-    except (Refused, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        heads = [path.read_bytes().decode() for path in ask.head]
+        told = verify(ask.pack, heads, ask.vkey, ask.witness, ask.quorum)
+    except FAULTS as error:
         sys.exit(f"DOES NOT HOLD: {error if isinstance(error, Refused) else repr(error)}")
-    sys.stdout.write("\n".join([*told, "all holds", ""]))
+    sys.stdout.write("\n".join([*told, "OK, all holds", ""]))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from muniment_services.proof.forest import leaves_of
 from muniment_services.proof.merkle import full_root, node_hash
 from muniment_services.proof.note import Kind
 from muniment_services.proof.prover import LOOK_S, Prover
+from muniment_services.proof.signing import NotSigned
 
 pytestmark = pytest.mark.anyio
 
@@ -148,6 +149,20 @@ async def test_new_keys_are_endorsed_used_and_signed(tmp_path: Path) -> None:
         await append(prover, CATALOG, 1)
         await signed(prover, CATALOG, 3)
         assert prover.verifier_keys(CATALOG) == [old, new]
+
+
+async def test_only_who_signs_heads_seals_anything(tmp_path: Path) -> None:
+    async with proved(tmp_path) as prover:
+        with pytest.raises(NotSigned, match="No key is in use yet"):
+            await prover.seal("pack", "what it says\n")
+        await append(prover, CATALOG, 1)
+        await signed(prover, CATALOG, 1)
+        raw = await prover.seal("pack", "what it says\n")
+        (key,) = prover.forest.line.keys_of("log.test/pack")
+        assert note.opened(raw, [key]).text == "log.test/pack\nwhat it says\n"
+        prover.failure = "the log was changed"
+        with pytest.raises(NotSigned, match="the log was changed"):
+            await prover.seal("pack", "what it says\n")
 
 
 async def test_a_head_can_have_a_second_signature(tmp_path: Path) -> None:

@@ -146,6 +146,7 @@ def test_every_event_type_has_an_action() -> None:
     [
         ("/api/2.0/mlflow/runs/search", "run:read", "run.read"),
         ("/login/callback", "public:read", "session.login"),
+        ("/api/v1/audit/export", "audit:read", "audit.export"),
         (None, None, "call.unknown"),
     ],
 )
