@@ -117,9 +117,7 @@ def test_leaves_anywhere_lead_to_the_root_with_what_is_beside_them(
 
 
 @given(new=sizes, data=st.data())
-def test_peaks_lead_to_the_root_of_an_older_tree(
-    tree: Tree, new: int, data: st.DataObject
-) -> None:
+def test_peaks_lead_to_the_root_of_an_older_tree(tree: Tree, new: int, data: st.DataObject) -> None:
     old = data.draw(st.integers(1, new))
     peaks = merkle.peaks(old, tree.node)
     assert len(peaks) == old.bit_count()
