@@ -64,13 +64,12 @@ from muniment_services.domain.schema_id import KIND as SCHEMA_ID
 from muniment_services.erasures import Erasures
 from muniment_services.fold import Fold, Load
 from muniment_services.identities import Identities
-from muniment_services.keys import TRAIL_KEY, folder_of_keys, open_keys
+from muniment_services.keys import TRAIL_KEY, open_keys
 from muniment_services.log.base import EventLog, LogReader
 from muniment_services.log.opening import open_log
 from muniment_services.metrics import Metrics
 from muniment_services.projection_files import remove, settle
-from muniment_services.proof.prover import Prover
-from muniment_services.proof.signing import open_keyring
+from muniment_services.proof.opening import cosigning, proving, witness_policy
 from muniment_services.quarantine import Reports
 from muniment_services.rebuild import CatchUp, Ends, open_store, open_within
 from muniment_services.rebuilder import Rebuilder
@@ -88,9 +87,6 @@ from muniment_services.trail import Trail
 from muniment_services.write import Caller, Writer
 
 ARTIFACT_ROOT = "mlflow-artifacts:"
-PROOF_FOLDER = "proof"
-"""Name of the folder in data_dir where the trees over the log are: a cache of the log."""
-
 BUILDER_MODULE = "muniment_services.cli.build"
 
 SYSTEM = Actor(principal_id="system", auth_method="system")
@@ -178,6 +174,7 @@ async def _services(
     metrics: Metrics | None,
     verifier: Authenticator | None,
 ) -> AsyncIterator[Services]:
+    witnesses = witness_policy(settings)
     entries = () if settings.access_file is None else access_file.read(settings.access_file)
     issuers = settings.all_issuers() if verifier is None else verifier.issuers
     access_file.check_holders(entries, [issuer.url for issuer in issuers])
@@ -212,7 +209,8 @@ async def _services(
         await access_file.apply(entries, lambda command: _submit(writer, command), now_ms())
         async with (
             _trail(settings, fold, framed, runner, identities, key, metrics) as trail,
-            _prover(log, events, place, settings) as prover,
+            proving(log, events, place, settings, SYSTEM) as prover,
+            cosigning(prover, witnesses) as cosigner,
         ):
             yield Services(
                 writer=writer,
@@ -233,6 +231,7 @@ async def _services(
                 analysts=analysts,
                 admin_groups=tuple(admin_groups(settings)),
                 prover=prover,
+                cosigner=cosigner,
             )
     finally:
         for task in (rebuilder, snapshotter, reports, log):
@@ -255,36 +254,6 @@ async def _opened(settings: Settings, startup: Startup) -> tuple[EventLog, Codec
         await log.close()
         raise
     return log, events, store
-
-
-def origin_of(log: EventLog, settings: Settings) -> str:
-    """What the origins of a log's trees begin with."""
-    return settings.proof_origin or f"muniment.{log.log_id}"
-
-
-@asynccontextmanager
-async def _prover(
-    log: EventLog, events: Codec, place: KeyPlace, settings: Settings
-) -> AsyncIterator[Prover | None]:
-    if not settings.proof:
-        yield None
-        return
-    seeds = settings.signing_keys
-    keyring = open_keyring(
-        place,
-        folder_of_keys(settings),
-        () if seeds is None else seeds.get_secret_value().split(","),
-        settings.signing_ml_dsa,
-        os.urandom,
-    )
-    folder = settings.data_dir / PROOF_FOLDER
-    origin = origin_of(log, settings)
-    prover = Prover(log, events, keyring, folder, origin, SYSTEM, now_ms, os.urandom)
-    prover.start()
-    try:
-        yield prover
-    finally:
-        await prover.close()
 
 
 @asynccontextmanager

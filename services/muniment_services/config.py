@@ -173,6 +173,11 @@ class Settings(BaseModel):
         description="Whether heads are also signed with ML-DSA-44, which quantum computers do not "
         "break.",
     )
+    witness_policy: Path | None = Field(
+        default=None,
+        description="File that says which witnesses cosign the log's heads, and how many of them "
+        "it takes (C2SP tlog-policy).",
+    )
     stale_reads: bool = Field(
         default=True,
         description="Whether reads are answered, and marked as stale, while the log cannot be "

@@ -50,6 +50,7 @@ NAMES: Mapping[str, str] = {
     "muniment_stale": "1 while the log cannot be asked what is new.",
     "muniment_proof_signing": "1 while the heads of the log are signed; absent: proofs are off.",
     "muniment_proof_unsigned_events": "Events in the trees that no signed head covers yet.",
+    "muniment_witness_cosigning": "1 while a witness cosigns the heads of the log, by witness.",
     "muniment_projections_memory_bytes": "Memory that DuckDB holds for the projections.",
     "muniment_projections_file_bytes": "Size of the projections' file and its write-ahead log.",
     "muniment_snapshot_age_seconds": "Time since the newest known snapshot; absent: there is none.",

@@ -9,6 +9,7 @@ from zipfile import ZipFile
 
 from muniment_schemas.ids import Offset
 from muniment_services.log.base import TopicPartition
+from muniment_services.proof.cosigner import Cosigner
 from muniment_services.proof.pack import Pack, Wanted, covering, fill
 from muniment_services.proof.pack_report import Asked, Page, write_report
 from muniment_services.proof.prover import Prover
@@ -54,11 +55,14 @@ async def packed(
     folder: Path,
     offsets: Mapping[TopicPartition, Sequence[int]],
     earlier: Mapping[TopicPartition, Sequence[int]] | None = None,
+    cosigner: Cosigner | None = None,
     **more: Any,
 ) -> str:
     """Make a pack and unpack it into a folder; returns the SHA-256 of its manifest."""
-    ends = {at: prover.forest.trees[at].size for at in {*offsets, *(earlier or {})}}
-    heads = await covering(prover, ends)
+    ends = {at: max(found, default=0) + 1 for at, found in offsets.items()}
+    for at, sizes in (earlier or {}).items():
+        ends[at] = max(ends.get(at, 0), *sizes)
+    heads = await covering(prover, ends, cosigner)
     path = folder.with_suffix(".zip")
     with path.open("w+b") as file:
         pack = Pack(file)

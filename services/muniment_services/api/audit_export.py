@@ -33,6 +33,7 @@ from muniment_services.domain.errors import Invalid
 from muniment_services.fold import FOLDED_TOPICS
 from muniment_services.log.base import TopicPartition
 from muniment_services.proof import pack as packs
+from muniment_services.proof.cosigner import Cosigner
 from muniment_services.proof.pack import HeadsLate, Pack, PackTooLarge, Wanted
 from muniment_services.proof.pack_report import Asked, Page, write_report
 from muniment_services.proof.prover import Prover
@@ -91,7 +92,7 @@ async def export(call: Call) -> Answer:
             with _refusing():
                 async with asyncio.timeout(PACK_S_MAX):
                     answer = await _answer(call, params)
-                    digest = await _write(file, prover, answer, earlier)
+                    digest = await _write(file, prover, call.services.cosigner, answer, earlier)
             size = await asyncio.to_thread(file.seek, 0, 2)
         except BaseException:
             file.close()
@@ -125,6 +126,7 @@ async def _chunks(file: IO[bytes]) -> AsyncGenerator[bytes, None]:
 async def _write(
     file: IO[bytes],
     prover: Prover,
+    cosigner: Cosigner | None,
     answer: _Answer,
     earlier: Mapping[TopicPartition, Sequence[int]],
 ) -> str:
@@ -132,7 +134,7 @@ async def _write(
     ends = dict(asked.ends)
     for at, sizes in earlier.items():
         ends[at] = max(ends.get(at, 0), *sizes)
-    heads = await packs.covering(prover, ends)
+    heads = await packs.covering(prover, ends, cosigner)
     with closing(Pack(file)) as pack:
         offsets = await write_report(pack, asked, heads, answer.pages)
         if asked.complete:

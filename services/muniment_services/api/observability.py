@@ -30,6 +30,7 @@ from muniment_services.domain.commands import AggregateKey
 from muniment_services.fold import FOLDED_TOPICS, Fold
 from muniment_services.log.base import TopicPartition
 from muniment_services.metrics import named
+from muniment_services.proof.cosigner import states
 from muniment_services.state import Stopped
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -67,6 +68,7 @@ def checks(services: Services) -> tuple[Check, ...]:
             "it is empty",
         ),
         _check("proof", _unproved(services), "the heads of the log are signed"),
+        _check("witnesses", _unwitnessed(services), "enough witnesses cosign the heads of the log"),
         _check("freshness", _stale(fold), "the log can be asked what is new"),
     )
 
@@ -77,6 +79,10 @@ def _check(name: str, problem: str | None, otherwise: str) -> Check:
 
 def _unproved(services: Services) -> str | None:
     return None if services.prover is None else services.prover.problem
+
+
+def _unwitnessed(services: Services) -> str | None:
+    return None if services.cosigner is None else services.cosigner.problem
 
 
 def _stale(fold: Fold) -> str | None:
@@ -164,6 +170,11 @@ class _Gauges(Collector):
         yield _gauge(
             "muniment_proof_unsigned_events", None if prover is None else prover.forest.unsigned
         )
+        cosigning = GaugeMetricFamily(*named("muniment_witness_cosigning"), labels=("witness",))
+        cosigner = None if services is None else services.cosigner
+        for name, holds in ({} if cosigner is None else states(cosigner)).items():
+            cosigning.add_metric((name,), float(holds))
+        yield cosigning
         stopped = None if services is None else dict(services.fold.state.quarantine)
         yield _gauge("muniment_quarantined_records", None if stopped is None else _records(stopped))
 

@@ -40,6 +40,9 @@ MUTABLE = ((b"cache-control", b"no-cache"),)
 IMMUTABLE = ((b"cache-control", b"private, max-age=31536000, immutable"),)
 """Private: who may read the log is decided for each caller."""
 
+QUORUM = b"muniment-quorum"
+"""Header of a checkpoint: whether enough witnesses cosigned it, `met` or `unmet`."""
+
 RANGE_MAX = 10_000
 
 _PLACE: Fields = (Field("topic", required=True), Field("partition", "int", required=True))
@@ -65,9 +68,18 @@ async def logs(call: Call) -> Answer:
 
 
 async def checkpoint(call: Call) -> Answer:
-    """GET /log/{topic}/{partition}/checkpoint: the newest signed head that tiles are served of."""
-    prover = _prover(call)
-    return Answer(_head(prover, _place(prover, call.path_params)).raw, 200, TEXT, MUTABLE)
+    """GET /log/{topic}/{partition}/checkpoint: the newest signed head that tiles are served of.
+
+    With witnesses it is the newest that enough of them cosigned; QUORUM says whether it is.
+    """
+    prover, cosigner = _prover(call), call.services.cosigner
+    at = _place(prover, call.path_params)
+    head = _head(prover, at)
+    if cosigner is None:
+        return Answer(head.raw, 200, TEXT, MUTABLE)
+    shown = cosigner.shown(at) or head
+    told = b"met" if shown == cosigner.cosigned(at) else b"unmet"
+    return Answer(shown.raw, 200, TEXT, (*MUTABLE, (QUORUM, told)))
 
 
 async def vkey(call: Call) -> Answer:

@@ -25,6 +25,7 @@ from muniment_services.erasures import Erasures
 from muniment_services.fold import FOLDED_TOPICS, STATE_TOPICS, Fold
 from muniment_services.identities import Identities
 from muniment_services.log.base import LogUnavailable
+from muniment_services.proof.cosigner import Cosigner
 from muniment_services.proof.prover import Prover
 from muniment_services.rebuilder import Rebuilder
 from muniment_services.snapshotter import Snapshotter
@@ -86,6 +87,8 @@ class Services:
     """None where nobody can log in by browser."""
     prover: Prover | None = None
     """None where proofs are turned off."""
+    cosigner: Cosigner | None = None
+    """None where there are no witnesses."""
 
     async def state(self, kind: str, aggregate_id: str) -> State | None:
         """One aggregate, as of everything that was in the log when this was called.

@@ -78,15 +78,17 @@ Exit status 1 when anything is wrong. Works beside a running server.
   muniment verify --no-artifacts --json
   muniment verify --head catalog-0.checkpoint
   muniment verify --url http://127.0.0.1:5000
+  muniment verify --url http://127.0.0.1:5000 --witness VKEY --witness VKEY
   muniment verify --pack pack.zip --head catalog-0.checkpoint
 """
 
-PROOF = """Change the keys that sign the heads of the log.
+PROOF = """Change the keys that sign the heads of the log, or be a witness of them.
 
 A server signs the heads of the trees over its log; `muniment verify` and
-programs of others verify them.
+programs of others verify them. Witnesses, run by others, cosign them.
 
   muniment proof rotate
+  muniment proof witness --name witness.example/ana --log-key VKEY
 """
 
 PROOF_ROTATE = """Have a server make new signing keys and use them from now on.
@@ -96,6 +98,22 @@ signed.
 
   muniment proof rotate
   muniment proof rotate --url http://127.0.0.1:5000
+"""
+
+PROOF_WITNESS = """Cosign the heads of a log, as long as each extends the one before it.
+
+A witness sees to it that a log is the same for all: whoever has the log's keys
+cannot show one history to some and another to others without it. Run it where
+the log's operator has no say. It speaks C2SP tlog-witness, prints its verifier
+key, and keeps its own key and the last heads in its folder: losing those means
+believing whatever comes first.
+
+The server names it in its witness_policy. --log-key is what the server tells
+at /log/catalog/0/vkey; get it from somebody whom you trust.
+
+  muniment proof witness --name witness.example/ana --log-key 'muniment…+…+…'
+  muniment proof witness --name witness.example/ana --log-key 'muniment…+…+…'
+      --listen 0.0.0.0:7780 --data-dir /srv/witness
 """
 
 SNAPSHOT = """Make, list and restore snapshots of the projections.

@@ -1,4 +1,4 @@
-"""`muniment proof`: the keys that sign the heads of the log."""
+"""`muniment proof`: the keys that sign the heads of the log, and a witness of them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from cyclopts import App
 from muniment_services.cli import help
 from muniment_services.cli.options import AsJson, Config, DataDir, Url, settings_of
 from muniment_services.cli.terminal import CliError, mendable, write, write_json
+from muniment_services.cli.witness import witness
 
 ROTATE_PATH = "/api/v1/proof/rotate"
 
 app = App(name="proof", help_epilogue="", help_format="plaintext")
+app.command(witness, help=help.PROOF_WITNESS, help_epilogue="")
 
 
 @app.command(help=help.PROOF_ROTATE, help_epilogue="")

@@ -170,6 +170,10 @@ class ProofOptions:
         bool | None,
         Parameter(negative="", help="Sign heads with ML-DSA-44 as well. [default: no]"),
     ] = None
+    witness_policy: Annotated[
+        Path | None,
+        Parameter(help="File with the witnesses that cosign heads. [default: none]"),
+    ] = None
 
 
 @Parameter(name="*")

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from muniment_services.config import Settings
     from muniment_services.log.base import EventLog
     from muniment_services.proof.line import Head
+    from muniment_services.proof.remote import Witnesses
     from muniment_services.rebuild import Ends
     from muniment_services.verify import Findings, FoldCheck
 
@@ -80,6 +81,18 @@ def verify(
             "be repeated. [default: none]",
         ),
     ] = None,
+    witness: Annotated[
+        list[str] | None,
+        Parameter(
+            negative="",
+            help="Verifier key of a witness that cosigned the heads of a server or a pack; can be "
+            "repeated. [default: none]",
+        ),
+    ] = None,
+    quorum: Annotated[
+        int | None,
+        Parameter(help="How many of them it takes. [default: all]"),
+    ] = None,
     json: AsJson = False,
     config: Config = None,
     log_options: LogOptions | None = None,
@@ -87,13 +100,15 @@ def verify(
     """Check, print what was found, and exit with status 1 when anything is wrong."""
     from muniment_services.verify import Findings
 
+    if url is None and pack is None and (witness or quorum is not None or vkey):
+        raise CliError("--witness, --quorum and --vkey are about a server (--url) or a --pack", 2)
     if pack is not None:
-        verify_pack(pack, head or (), vkey or (), json)
+        verify_pack(pack, head or (), vkey or (), _witnesses(witness, quorum), json)
         return
     findings = Findings()
     kept = [kept_head_at(path) for path in head or ()]
     if url is not None:
-        _verify_server(url, kept, findings, json)
+        _verify_server(url, kept, _witnesses(witness, quorum), findings, json)
         _refuse(findings)
         return
     with mendable():
@@ -108,7 +123,27 @@ def _refuse(findings: Findings) -> None:
         raise CliError(f"{findings.count} finding{'s' if findings.count > 1 else ''}; see above.")
 
 
-def _verify_server(url: str, kept: Sequence[Head], findings: Findings, as_json: bool) -> None:
+def _witnesses(vkeys: Sequence[str] | None, quorum: int | None) -> Witnesses:
+    from muniment_services.proof.note import Kind, NoteInvalid, verifier_key
+    from muniment_services.proof.remote import Witnesses
+
+    try:
+        keys = [verifier_key(vkey) for vkey in vkeys or ()]
+    except NoteInvalid as error:
+        raise CliError(f"--witness: {error}", 2) from None
+    if any(key.kind is Kind.ED25519 for key in keys):
+        raise CliError("--witness is the key of a log's heads, not of a witness", 2)
+    needed = len(keys) if quorum is None else quorum
+    if quorum is not None and not keys:
+        raise CliError("--quorum is of witnesses; name them by --witness", 2)
+    if not min(1, len(keys)) <= needed <= len(keys):
+        raise CliError(f"--quorum is 1 to {len(keys)}, as many as there are witnesses", 2)
+    return Witnesses(tuple(keys), needed)
+
+
+def _verify_server(
+    url: str, kept: Sequence[Head], witnesses: Witnesses, findings: Findings, as_json: bool
+) -> None:
     from muniment_services.cli.client import Client
     from muniment_services.proof.remote import verify as verify_trees
 
@@ -118,7 +153,7 @@ def _verify_server(url: str, kept: Sequence[Head], findings: Findings, as_json: 
     def fetch(path: str) -> bytes:
         return client.fetch(path)[0]
 
-    for found in verify_trees(client.call("GET", "/log/")["logs"], fetch, kept):
+    for found in verify_trees(client.call("GET", "/log/")["logs"], fetch, kept, witnesses):
         trees.append({"topic": found.at.topic, "partition": found.at.partition, "size": found.size})
         for what in found.wrong:
             findings.add(found.at, what)

@@ -14,6 +14,7 @@ from muniment_services.cli.terminal import CliError, write, write_json
 
 if TYPE_CHECKING:
     from muniment_services.proof.line import Head
+    from muniment_services.proof.remote import Witnesses
 
 
 def kept_head_at(path: Path) -> Head:
@@ -28,7 +29,9 @@ def kept_head_at(path: Path) -> Head:
         raise CliError(f"{path}: {error}") from None
 
 
-def verify_pack(pack: Path, heads: Sequence[Path], vkeys: Sequence[str], as_json: bool) -> None:
+def verify_pack(
+    pack: Path, heads: Sequence[Path], vkeys: Sequence[str], witnesses: Witnesses, as_json: bool
+) -> None:
     """Print what a pack proves. Raises CliError with what does not hold."""
     from muniment_services.proof import verifier
     from muniment_services.proof.pack_events import verify_events
@@ -36,7 +39,8 @@ def verify_pack(pack: Path, heads: Sequence[Path], vkeys: Sequence[str], as_json
     kept = [kept_head_at(path).raw.decode() for path in heads]
     with _folder(pack) as folder:
         try:
-            told = verifier.verify(folder, kept, vkeys)
+            who = [key.vkey for key in witnesses.keys]
+            told = verifier.verify(folder, kept, vkeys, who, witnesses.quorum)
             told += verify_events(folder)
         except verifier.FAULTS as error:
             what = str(error) if isinstance(error, verifier.Refused) else repr(error)

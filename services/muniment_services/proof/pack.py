@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -24,6 +24,7 @@ from muniment_schemas.framing import CONFLUENT_HEADER_BYTES, HEADER_BYTES, schem
 from muniment_schemas.ids import Offset
 from muniment_services.log.base import EventLog, LogUnavailable, Record, TopicPartition
 from muniment_services.proof import merkle, verifier
+from muniment_services.proof.cosigner import Cosigner
 from muniment_services.proof.forest import Forest, leaves_of
 from muniment_services.proof.line import Head
 from muniment_services.proof.prover import Prover
@@ -36,6 +37,9 @@ BYTES_MAX = 512 * 1024 * 1024
 
 HEADS_S_MAX = 15.0
 """A pack waits at most so long for heads that cover its events; there is one within a second."""
+
+COSIGNED_S_MAX = 5.0
+"""Where there are witnesses, it waits so long for cosigned ones before others have to do."""
 
 HEADS_LOOK_S = 0.1
 STEPS_AT_ONCE = 32
@@ -123,22 +127,42 @@ class Pack:
 
 
 async def covering(
-    prover: Prover, ends: Mapping[TopicPartition, int]
+    prover: Prover, ends: Mapping[TopicPartition, int], cosigner: Cosigner | None = None
 ) -> Mapping[TopicPartition, Head]:
-    """Signed heads that cover so many records of some trees. Raises HeadsLate."""
+    """Signed heads that cover so many records of some trees; with witnesses, cosigned ones if there
+    are any within COSIGNED_S_MAX. Raises HeadsLate.
+    """
+    heads: dict[TopicPartition, Head] = {}
+    if cosigner is not None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(COSIGNED_S_MAX):
+                await _await_heads(cosigner.cosigned, ends, heads)
+    missing = {at: end for at, end in ends.items() if at not in heads}
     try:
         async with asyncio.timeout(HEADS_S_MAX):
-            while True:
-                found = {at: prover.forest.served(at) for at in sorted(ends)}
-                heads = {at: h for at, h in found.items() if h is not None and h.size >= ends[at]}
-                if len(heads) == len(ends):
-                    return heads
-                await asyncio.sleep(HEADS_LOOK_S)
+            await _await_heads(prover.forest.served, missing, heads)
+        return heads
     except TimeoutError:
         raise HeadsLate(
             f"No signed head covers {sorted(ends.keys() - heads.keys())[0]} up to here after "
             f"{HEADS_S_MAX:g} s: {prover.problem or 'try again'}"
         ) from None
+
+
+async def _await_heads(
+    source: Callable[[TopicPartition], Head | None],
+    ends: Mapping[TopicPartition, int],
+    heads: dict[TopicPartition, Head],
+) -> None:
+    """Put into `heads` what a source has of all trees, as soon as it covers so many records."""
+    while True:
+        for at, end in ends.items():
+            head = source(at)
+            if at not in heads and head is not None and head.size >= end:
+                heads[at] = head
+        if ends.keys() <= heads.keys():
+            return
+        await asyncio.sleep(HEADS_LOOK_S)
 
 
 async def fill(

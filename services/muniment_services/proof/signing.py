@@ -98,7 +98,7 @@ class PlaceKeys:
         if seed is None:
             return None
         if self._folder is not None:
-            _refuse_readable(self._folder / name)
+            refuse_readable(self._folder / name)
         if len(seed) != KEY_BYTES:
             raise KeysUnavailable(f"the key {name} has {len(seed)} bytes, not {KEY_BYTES}")
         return _keys(self._kinds, seed)
@@ -149,7 +149,8 @@ def _keys(kinds: Iterable[Kind], seed: bytes) -> Keys:
     return [SoftKey(kind, seed) for kind in kinds]
 
 
-def _refuse_readable(path: Path) -> None:
+def refuse_readable(path: Path) -> None:
+    """Raise KeysUnavailable when others than its owner can read a key's file."""
     mode = os.stat(path).st_mode & 0o777
     if mode & 0o077:
         raise KeysUnavailable(

@@ -68,7 +68,6 @@ def raw_of(text: str) -> bytes:
     return found
 
 
-# Ed25519 (RFC 8032, 5.1), verification only.
 def _add(p: Point, q: Point) -> Point:
     a, b = (p[1] - p[0]) * (q[1] - q[0]) % P, (p[1] + p[0]) * (q[1] + q[0]) % P
     c, d = 2 * p[3] * q[3] * D % P, 2 * p[2] * q[2] % P
@@ -97,7 +96,7 @@ BASE = _point((4 * pow(5, P - 2, P) % P).to_bytes(32, "little"))
 
 
 def ed25519_verifies(public_key: bytes, message: bytes, signature: bytes) -> bool:
-    """Whether a signature of 64 bytes is by the key of 32 bytes."""
+    """Whether a signature of 64 bytes is by the key of 32 bytes (RFC 8032, 5.1)."""
     a, r, s = _point(public_key), _point(signature[:32]), int.from_bytes(signature[32:], "little")
     if a is None or r is None or BASE is None or s >= L or len(public_key + signature) != 96:
         return False
@@ -253,6 +252,9 @@ def verify(
     sets = json.loads((pack / "keys" / "sets.json").read_text("utf-8"))
     keys, needed = trusted_keys(sets), quorum or len(witnesses)
     told, lines, who = dict[str, Told](), list[str](), dict(map(key_of, witnesses))
+    require(
+        all(key[:1] == COSIGNATURE for key in who), "witnesses have Ed25519 keys of type 04 here"
+    )
     require(all(key_of(v)[0] in keys for v in vkeys), "the key that you hold is another log's")
     log = sets[0]["endorsement"].partition("\n")[0].rpartition("/")[0]
     kept = [checkpoint(note, keys) for note in heads]

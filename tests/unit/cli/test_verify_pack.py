@@ -23,6 +23,8 @@ from muniment_services.proof.signing import NAME, SoftKey, seal
 from unit.cli.conftest import Call
 
 CATALOG = TopicPartition("catalog", 0)
+WITNESS = VerifierKey("w.example/1", Kind.COSIGNATURE, bytes(range(32))).vkey
+OF_A_LOG = VerifierKey("log", Kind.ED25519, bytes(range(32))).vkey
 LAST = 3
 """Events of the catalog that the pack has: those at its end."""
 
@@ -87,6 +89,27 @@ def test_a_key_from_elsewhere_must_be_the_logs(call: Call, made: Path) -> None:
     theirs = VerifierKey("log", Kind.ED25519, bytes(32))
     ended = call("verify", "--pack", made / "pack", "--vkey", theirs.vkey)
     assert (ended.status, "another log's" in ended.err) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--witness", "w"), "about a server"),
+        (("--pack", "p", "--quorum", "1"), "name them by --witness"),
+        (("--pack", "p", "--witness", "w"), "is not a verifier key"),
+        (("--pack", "p", "--witness", WITNESS, "--quorum", "2"), "1 to 1"),
+        (("--pack", "p", "--witness", WITNESS, "--quorum", "0"), "1 to 1"),
+        (("--pack", "p", "--witness", OF_A_LOG), "not of a witness"),
+    ],
+)
+def test_what_witnesses_cannot_be_asked(call: Call, options: tuple[str, ...], says: str) -> None:
+    ended = call("verify", *options)
+    assert (ended.status, says in ended.err) == (2, True), ended.err
+
+
+def test_a_pack_lacks_cosignatures(call: Call, made: Path) -> None:
+    ended = call("verify", "--pack", made / "pack", "--witness", WITNESS)
+    assert (ended.status, "0 witnesses cosigned the head of" in ended.err) == (1, True)
 
 
 def alter_schema(pack: Path) -> str:
