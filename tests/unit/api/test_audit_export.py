@@ -6,7 +6,7 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -23,6 +23,7 @@ from muniment_services.proof import pack as packs
 from muniment_services.proof.pack_events import verify_events
 from muniment_services.proof.signing import NotSigned
 from muniment_services.proof.verifier import verify
+from muniment_services.reports.report import Column, Place, Report
 
 EXPORT = "/api/v1/audit/export"
 EVENTS = "/api/v1/audit/events"
@@ -140,6 +141,42 @@ def test_a_pack_leads_on_from_a_head_that_was_kept(server: Served, tmp_path: Pat
     assert "keys are those in the pack" not in verify(tmp_path, [kept], [vkey])[-1]
     with pytest.raises(ValueError, match="another log's"):
         verify(tmp_path, [kept], ["log+00000000+AQAA"])
+
+
+def test_a_ready_made_question_is_packed_with_what_its_answer_rests_on(
+    server: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def answered(_: object, name: str, parameters: Mapping[str, str]) -> Report:
+        return Report(
+            name=name,
+            question="Who made it?",
+            parameters=parameters,
+            as_of={("catalog", 0): 9, ("runs", 3): 0},
+            verdict="Nobody & anybody.",
+            findings=("A clock went back.",),
+            columns=(Column("who", "principal", "who"), Column("event", "event", "where")),
+            rows=(("ana", "catalog/0/4"), (None, "catalog/0/7")),
+            evidence=(Place("catalog", 0, 4), Place("catalog", 0, 7)),
+            truncated=True,
+            names={"ana": "Ana <A>"},
+        )
+
+    monkeypatch.setattr(audit_export, "run_report", answered)
+    body = {"question": "makers", "parameter": ["model=fraud", "at=2026-01-01=x"]}
+    answer = exported(server, body)
+    assert "muniment-makers-" in answer.headers["content-disposition"]
+    report = unpacked(answer, tmp_path)
+    assert report["rows"] == [
+        {"who": "ana", "event": "catalog/0/4"},
+        {"who": None, "event": "catalog/0/7"},
+    ]
+    assert report["parameters"] == {"model": "fraud", "at": "2026-01-01=x"}
+    assert [event["offset"] for event in events(tmp_path, "catalog-0")] == [4, 7]
+    assert [(one["topic"], one["end"]) for one in report["asked_of"]] == [("catalog", 9)]
+    page = (tmp_path / "report.html").read_text()
+    for shown in ("Nobody &amp; anybody.", "A clock went back.", "cut at the server", "Ana &lt;A"):
+        assert shown in page
+    verify(tmp_path)
 
 
 @pytest.mark.parametrize(
