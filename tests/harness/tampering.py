@@ -12,7 +12,7 @@ from typing import Any
 
 from muniment_services.proof import merkle, verifier
 from muniment_services.proof.note import Kind, Note, VerifierKey
-from muniment_services.proof.signing import SoftKey, endorse
+from muniment_services.proof.signing import SoftKey, endorse, seal
 
 NAMES = ("catalog-0", "runs-0")
 OF_THE_LOG = (
@@ -49,6 +49,19 @@ class Forger:
         if way != "manifest" and (pack / "manifest").exists() and (signer is not None or told):
             self._list(pack, signer)
         return f"{way} {name}{' by an insider' if signer is self._insider else ''}"
+
+    def claim(self, pack: Path, name: str, size: int, ranges: list[list[int]]) -> None:
+        """As an insider, say that a tree has another size, and the pack other ranges of it."""
+        path = pack / "proofs" / f"{name}.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"ranges": ranges}))
+        head = pack / "heads" / name
+        origin, _, root, *_ = head.read_text().split("\n")
+        head.write_bytes(seal(origin, f"{size}\n{root}\n", self._insider))
+        self.relist(pack)
+
+    def relist(self, pack: Path) -> None:
+        """As an insider, sign a manifest of what is there now."""
+        self._list(pack, self._insider)
 
     def _list(self, pack: Path, signer: SoftKey | None) -> None:
         """Have the manifest name what is there now; signer: None leaves the old signature."""

@@ -49,6 +49,15 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     return folder, kept
 
 
+def insider_of(folder: Path) -> SoftKey:
+    """The key of the log in use."""
+    keys = keyring(folder / "keys").find(2)
+    assert keys is not None
+    (key,) = keys
+    assert isinstance(key, SoftKey)
+    return key
+
+
 def found(pack: Path, kept: list[str]) -> bool:
     """Whether the verifier refuses a pack."""
     try:
@@ -80,10 +89,7 @@ def test_every_change_is_found(
 ) -> None:
     folder, kept = site
     ways = set()
-    keys = keyring(folder / "keys").find(2)
-    assert keys is not None
-    (insider,) = keys
-    assert isinstance(insider, SoftKey)
+    insider = insider_of(folder)
     for seed in range(begin, end):
         forger = Forger(folder / "pack", seed, insider)
         pack = forger.fresh(tmp_path / "pack")
@@ -91,6 +97,24 @@ def test_every_change_is_found(
         ways.add(way.partition(" catalog")[0].partition(" runs")[0])
         assert found(pack, kept), f"seed {seed}: {way}"
     assert ways == set(WAYS)
+
+
+@pytest.mark.parametrize("size", [37, 10**15, 10**30])
+@pytest.mark.parametrize(
+    "ranges", [[[0, 10**15]], [[0, 10**30]], [[-1, 37]], [[5, 5]], [[0, 37]] * 2]
+)
+def test_what_an_insider_may_ask_of_a_verifier_costs_it_nothing(
+    site: tuple[Path, list[str]], tmp_path: Path, size: int, ranges: list[list[int]]
+) -> None:
+    folder, _ = site
+    forger = Forger(folder / "pack", 1, insider_of(folder))
+    pack = forger.fresh(tmp_path / "pack")
+    forger.claim(pack, "runs-0", size, ranges)
+    with pytest.raises(verifier.FAULTS):
+        verifier.verify(pack)
+    (pack / "report.json").write_text("[" * 100_000)
+    forger.relist(pack)
+    assert found(pack, [])
 
 
 def test_the_verifier_stands_alone(site: tuple[Path, list[str]], tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from muniment_services.api.audit import names_in, names_of, where_of
 from muniment_services.api.errors import ApiError
 from muniment_services.api.requests import Field, Fields
 from muniment_services.api.routes import Answer, Call, Route
-from muniment_services.api.services import Services
+from muniment_services.api.services import EXPORTS_MAX, Services
 from muniment_services.domain.errors import Invalid
 from muniment_services.fold import FOLDED_TOPICS
 from muniment_services.log.base import TopicPartition
@@ -86,6 +86,12 @@ async def export(call: Call) -> Answer:
     if prover is None:
         raise ApiError("FEATURE_DISABLED", "Proofs are turned off (setting proof).")
     earlier = _earlier(params.get("earlier", []), prover)
+    if call.services.exports.locked():
+        raise ApiError(
+            "REQUEST_LIMIT_EXCEEDED",
+            f"{EXPORTS_MAX} packs are being made on this server; try again, or another replica.",
+            ((b"retry-after", b"15"),),
+        )
     async with call.services.exports:
         file = await asyncio.to_thread(_scratch, prover.forest.folder)
         try:

@@ -37,7 +37,7 @@ TAILS_MAX = 20
 """Live tails of the trail at a time."""
 
 EXPORTS_MAX = 2
-"""Evidence packs that are made at a time; others wait."""
+"""Evidence packs that are made at a time; who asks for more is told to come back."""
 
 STALE_HEADER = b"muniment-stale"
 

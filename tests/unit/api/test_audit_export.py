@@ -213,6 +213,15 @@ def test_a_pack_has_limits(
     assert says in answer.json()["message"]
 
 
+def test_only_so_many_packs_are_made_at_a_time(
+    server: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert server.gateway.services is not None
+    monkeypatch.setattr(server.gateway.services.exports, "_value", 0)
+    answer = server.ask("auditor", "POST", EXPORT, FRAUD)
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "15"), answer.text
+
+
 def test_a_whole_range_counts_with_all_that_is_in_it(
     server: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
