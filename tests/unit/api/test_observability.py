@@ -221,7 +221,8 @@ def test_a_running_server_tells_everything_under_bounded_labels(tmp_path: Path) 
     assert NAMES.keys() <= found.keys()
     assert "process_resident_memory_bytes" in found
     absent = {name for name in NAMES if not found[name].samples}
-    assert absent <= {"muniment_snapshot_age_seconds"}, "nobody has made a snapshot"
+    # Nobody has made a snapshot, and there are no witnesses.
+    assert absent <= {"muniment_snapshot_age_seconds", "muniment_witness_cosigning"}
     assert {name for name, family in found.items() if name.startswith("muniment_")} == NAMES.keys()
     samples = [s for family in found.values() for s in family.samples]
     assert {s.labels["route"] for s in samples if "route" in s.labels} <= {
@@ -232,6 +233,6 @@ def test_a_running_server_tells_everything_under_bounded_labels(tmp_path: Path) 
     template = "/api/2.0/mlflow/logged-models/{model_id}"
     assert value(found, "muniment_http_requests_total", route=template, status="404") == 30
     allowed = {"method", "route", "status", "le", "reason", "topic", "partition", "projection"}
-    allowed |= {"outcome", "version", "log"}
+    allowed |= {"outcome", "version", "log", "witness"}
     assert {label for s in samples for label in s.labels} <= allowed
     assert value(found, "muniment_ready") == value(found, "muniment_healthy") == 1
