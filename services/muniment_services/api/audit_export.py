@@ -194,6 +194,7 @@ async def _of_report(call: Call, name: str, params: Mapping[str, Any]) -> _Answe
         ends={TopicPartition(*at): end for at, end in report.as_of.items() if end},
         verdict=report.verdict,
         findings=report.findings,
+        notes=report.notes,
         truncated=report.truncated,
         names=report.names,
         **await _common(call, params),

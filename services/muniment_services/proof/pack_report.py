@@ -67,7 +67,7 @@ class Asked:
     name: of a ready-made question, or `query`. question: as a sentence. columns: of its rows.
     ends: of each tree, the offset below which it was asked. verdict: what to read first; None: how
     many events there are. complete: whether the pack has whole ranges. by: who asked. findings,
-    truncated, names: as a `Report` has them.
+    notes, truncated, names: as a `Report` has them.
     """
 
     name: str
@@ -81,6 +81,7 @@ class Asked:
     by: Mapping[str, str]
     at_ms: int
     findings: Sequence[str] = ()
+    notes: str = ""
     truncated: bool = False
     names: Mapping[str, str] = field(default_factory=dict)
 
@@ -146,6 +147,7 @@ def _head(asked: Asked, heads: Mapping[TopicPartition, Head]) -> dict[str, Any]:
         "complete": asked.complete,
         "truncated": asked.truncated,
         "findings": asked.findings,
+        "notes": asked.notes,
         "names": asked.names,
         "proved": PROVED + (f" {WHOLE}" if asked.complete else ""),
         "claimed": CLAIMED,
@@ -180,8 +182,9 @@ def _page(
         "To verify": "Unpack, and run: python verifier.py --head FILE, with a signed head of this "
         "log that you have kept, or --vkey KEY, with its key from elsewhere.",
     }
-    for finding in (*asked.findings, *((TRUNCATED,) if asked.truncated else ())):
-        yield f"<p>{escape(finding)}"
+    for said in (*asked.findings, TRUNCATED if asked.truncated else "", asked.notes):
+        if said:
+            yield f"<p>{escape(said)}"
     yield from _table((), facts.items(), "facts")
     yield "<h2>Answer</h2>"
     if total > len(rows):

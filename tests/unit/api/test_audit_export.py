@@ -154,6 +154,7 @@ def test_a_ready_made_question_is_packed_with_what_its_answer_rests_on(
             as_of={("catalog", 0): 9, ("runs", 3): 0},
             verdict="Nobody & anybody.",
             findings=("A clock went back.",),
+            notes="It is blind to the moon.",
             columns=(Column("who", "principal", "who"), Column("event", "event", "where")),
             rows=(("ana", "catalog/0/4"), (None, "catalog/0/7")),
             evidence=(Place("catalog", 0, 4), Place("catalog", 0, 7)),
@@ -174,7 +175,13 @@ def test_a_ready_made_question_is_packed_with_what_its_answer_rests_on(
     assert [event["offset"] for event in events(tmp_path, "catalog-0")] == [4, 7]
     assert [(one["topic"], one["end"]) for one in report["asked_of"]] == [("catalog", 9)]
     page = (tmp_path / "report.html").read_text()
-    for shown in ("Nobody &amp; anybody.", "A clock went back.", "cut at the server", "Ana &lt;A"):
+    for shown in (
+        "Nobody &amp; anybody.",
+        "A clock went back.",
+        "cut at the server",
+        "to the moon.",
+        "Ana &lt;A",
+    ):
         assert shown in page
     verify(tmp_path)
 
