@@ -175,9 +175,7 @@ async def _services(
     verifier: Authenticator | None,
 ) -> AsyncIterator[Services]:
     witnesses = witness_policy(settings)
-    entries = () if settings.access_file is None else access_file.read(settings.access_file)
-    issuers = settings.all_issuers() if verifier is None else verifier.issuers
-    access_file.check_holders(entries, [issuer.url for issuer in issuers])
+    entries = _entries(settings, verifier)
     log, events, store = await _opened(settings, startup)
     artifacts = open_artifacts(settings)
     await artifacts.start()
@@ -240,6 +238,14 @@ async def _services(
         await runner.close()
         await analysts.close()
         settle(settings.data_dir)
+
+
+def _entries(settings: Settings, verifier: Authenticator | None) -> tuple[access_file.Entry, ...]:
+    """What the access file has a server begin with; all of it can be held here."""
+    entries = () if settings.access_file is None else access_file.read(settings.access_file)
+    issuers = settings.all_issuers() if verifier is None else verifier.issuers
+    access_file.check_holders(entries, [issuer.url for issuer in issuers])
+    return entries
 
 
 async def _opened(settings: Settings, startup: Startup) -> tuple[EventLog, Codec, Store]:
