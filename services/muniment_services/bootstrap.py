@@ -184,8 +184,7 @@ async def _services(
     fold = Fold(log, events, state, runner, _loader(runner), now_ms, metrics)
     writer = Writer(log, events, fold, runner, now_ms, os.urandom)
     rebuilder = _rebuilder(log, events, fold, runner, settings)
-    maker = Maker(settings.data_dir, lambda: open_shelf(settings), release(), now_ms, os.urandom)
-    snapshotter = Snapshotter(runner, maker)
+    snapshotter = _snapshotter(runner, settings)
     analysts = Analysts(settings.data_dir)
     reports = Reports(log, events, fold, SYSTEM, release(), now_ms, os.urandom)
     runner.start()
@@ -295,6 +294,11 @@ def recording(settings: Settings) -> Recording:
             "`metadata` for them, or name other routes."
         )
     return Recording(levels, Proxies(settings.trusted_proxies))
+
+
+def _snapshotter(runner: Runner, settings: Settings) -> Snapshotter:
+    maker = Maker(settings.data_dir, lambda: open_shelf(settings), release(), now_ms, os.urandom)
+    return Snapshotter(runner, maker)
 
 
 def _rebuilder(
