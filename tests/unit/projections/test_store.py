@@ -24,8 +24,8 @@ READS = {
 @pytest.mark.parametrize("then", READS)
 def test_no_read_is_in_the_next_one_s_way(tmp_path: Path, first: str, then: str) -> None:
     store = Store(tmp_path / "p.duckdb", bootstrap.projections())
-    for name in (first, then, then):
-        store.read(READS[name])
+    _, once, again = [store.read(READS[name]) for name in (first, then, then)]
+    assert once == again
     store.close()
 
 
