@@ -47,26 +47,26 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """What a report can be told. example: one that people would write."""
+    """What a report can be told. kind: text, time, or principal (an id, or a name)."""
 
     name: str
     meaning: str
+    kind: str = "text"
     required: bool = False
     default: str = ""
-    example: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """An answer.
 
-    name, question: which report, and what it answers, as a sentence. parameters: all of them as
-    they were understood, defaults included. as_of: of each topic-partition that has a part in it,
-    the end offset that the answer covers: what is below it is taken into account, nothing else.
-    verdict: one sentence that a person reads first. findings: what else should be known of it.
-    rows: one cell per column. evidence: every event that rows or verdict rest on, sorted, once.
-    truncated: whether rows or evidence were cut at their limits. names: of principals in rows, as
-    people know them; those that were erased are `erased`.
+    name, question: which report, and what it answers, as a sentence. parameters: those that were
+    given, and defaults of others. as_of: of each topic-partition that has a part in it, the end
+    offset that the answer covers: what is below it is taken into account, nothing else. verdict:
+    one sentence that a person reads first. findings: what else should be known of it. notes: what
+    such an answer does not see. rows: one cell per column. evidence: every event that rows or
+    verdict rest on, sorted, once. truncated: whether rows or evidence were cut at their limits.
+    names: of principals in rows, as people know them; those that were erased are `erased`.
     """
 
     name: str
@@ -75,11 +75,22 @@ class Report:
     as_of: Mapping[tuple[str, int], int]
     verdict: str
     findings: tuple[str, ...]
+    notes: str
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
     evidence: tuple[Place, ...]
     truncated: bool
     names: Mapping[str, str]
+
+
+class ReportTooSlow(Exception):
+    """A report took longer than TIME_S_MAX and was given up."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"The report {name} took longer than {TIME_S_MAX:.0f} s and was given up. Narrow it by "
+            "time, model or principal."
+        )
 
 
 Names = Callable[[str], str]
@@ -98,5 +109,3 @@ class Draft:
     verdict: Callable[[Names], str]
     findings: Callable[[Names], tuple[str, ...]] = lambda _: ()
     truncated: bool = False
-    as_of: Mapping[tuple[str, int], int] | None = None
-    """Where the answer covers less than all that was recorded: up to a time in the past."""
