@@ -22,7 +22,7 @@ Checkpoints = dict[tuple[str, int], int]
 
 T = TypeVar("T")
 
-LAYOUT_VERSION = 6
+LAYOUT_VERSION = 7
 """Raised with every change of any table; a file of another version is rebuilt from the log."""
 
 READ_THREADS = 2

@@ -1,7 +1,6 @@
-"""The registry's past: what a version went through, and what a model was at a time.
+"""The registry's past: what a version went through.
 
 GET /api/v1/models/{name}/versions/{version}/timeline
-GET /api/v1/models/{name}/state?as_of_ms=…
 """
 
 from __future__ import annotations
@@ -12,13 +11,10 @@ from muniment_auth.permissions import Permission as P
 from muniment_auth.resources import Resource
 from muniment_projections.registry import reader
 from muniment_services.api import wire
-from muniment_services.api.requests import Field, Fields, missing
 from muniment_services.api.routes import Call, Route
 from muniment_services.domain.errors import NotFound
 from muniment_services.domain.registered_model import KIND, RegisteredModel
 from muniment_services.domain.registry_names import version_number
-
-_STATE: Fields = (Field("as_of_ms", "int", required=True),)
 
 
 async def timeline(call: Call) -> bytes:
@@ -42,28 +38,6 @@ async def timeline(call: Call) -> bytes:
             "existed": _intervals(existed),
             "stages": _intervals(readable(found.stages), "stage"),
             "aliases": _intervals(readable(found.aliases), "alias"),
-        }
-    )
-
-
-async def state(call: Call) -> bytes:
-    """The model that had the name at a time: its versions then, their stages and aliases."""
-    name, workspace = call.path_params["name"], call.authority.workspace
-    at_ms = call.params(_STATE).get("as_of_ms")
-    if at_ms is None:
-        raise missing("as_of_ms")
-    found = await call.services.read(lambda c: reader.registry_as_of(c, name, at_ms, workspace))
-    if found is None or not past_readable(call, name)(found.model_id):
-        raise NotFound(f"There was no registered model with name={name} at {at_ms}")
-    return wire.encode(
-        {
-            "name": found.name,
-            "model_id": found.model_id,
-            "as_of_ms": at_ms,
-            "versions": [
-                {"version": str(v.version), "stage": v.stage, "aliases": v.aliases}
-                for v in found.versions
-            ],
         }
     )
 
@@ -113,5 +87,4 @@ def _turn(turn: reader.Turn) -> wire.Json:
 
 ROUTES = (
     Route("GET", "/api/v1/models/{name}/versions/{version}/timeline", P.MODEL_READ, timeline),
-    Route("GET", "/api/v1/models/{name}/state", P.MODEL_READ, state),
 )

@@ -15,6 +15,7 @@ from muniment_auth.permissions import Permission
 from muniment_auth.sessions import LoginCookies
 from muniment_projections.base import Connection
 from muniment_projections.runner import Runner
+from muniment_schemas.codec import Codec
 from muniment_services.accesses import Accesses
 from muniment_services.api.session_renewal import Renewals
 from muniment_services.artifacts.keeper import Artifacts
@@ -34,6 +35,10 @@ from muniment_services.write import Writer
 
 TAILS_MAX = 20
 """Live tails of the trail at a time."""
+
+REPORTS_MAX = 2
+"""Reports, and states of runs and access in the past, that are worked out at a time, so that other
+reads find a thread; more of them wait."""
 
 STALE_HEADER = b"muniment-stale"
 
@@ -77,10 +82,17 @@ class Services:
     renewals: Renewals = field(default_factory=lambda: Renewals(os.urandom))
     tails: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(TAILS_MAX))
     """Taken by each live tail of the trail."""
+    reports: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(REPORTS_MAX))
+    """Taken by each of them while it is worked out."""
     browser: BrowserLogin | None = None
     """None where nobody can log in by browser."""
     prover: Prover | None = None
     """None where proofs are turned off."""
+
+    @property
+    def codec(self) -> Codec:
+        """What decodes the log's records."""
+        return self.fold.codec
 
     async def state(self, kind: str, aggregate_id: str) -> State | None:
         """One aggregate, as of everything that was in the log when this was called.
