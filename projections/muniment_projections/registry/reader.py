@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -47,6 +47,21 @@ class VersionHistory:
     aliases: list[Interval]
 
 
+@dataclass(frozen=True, slots=True)
+class LastKnown:
+    """What a model is, or was last. name: its last one."""
+
+    name: str
+    workspace: str
+    is_prompt: bool
+
+
+_LAST_KNOWN = """
+SELECT model_id, arg_max(name, from_offset), any_value(workspace), any_value(is_prompt)
+FROM model_intervals JOIN model_workspaces USING (model_id)
+WHERE model_id IN (SELECT unnest(?::VARCHAR[])) GROUP BY model_id
+"""
+
 _ENDS = """
 model_id, name, {subject}, valid_from_ms, valid_to_ms, from_topic, from_partition, from_offset,
 from_event_id, from_actor, to_offset, to_event_id, to_actor
@@ -76,6 +91,12 @@ def stage_history(
 ) -> list[Interval]:
     """The stages that a version has had, oldest first, of every model that ever had the name."""
     return _history(connection, "stage_intervals", "stage", name, version, workspace)
+
+
+def last_known(connection: Connection, model_ids: Iterable[str]) -> dict[str, LastKnown]:
+    """What models are, or were last, by id; ids that are none are left out."""
+    found = connection.execute(_LAST_KNOWN, [list(model_ids)]).fetchall()
+    return {model_id: LastKnown(*row) for model_id, *row in found}
 
 
 @contextmanager

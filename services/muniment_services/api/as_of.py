@@ -7,25 +7,24 @@ counts itself. All are asked of everything that was in the log when the question
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from muniment_auth.permissions import Permission as P
-from muniment_auth.resources import SERVER, Resource
+from muniment_auth.resources import SERVER
 from muniment_projections.registry import then
+from muniment_projections.registry.reader import last_known
 from muniment_projections.registry.then import ModelThen
 from muniment_schemas.access_events import Grant
 from muniment_services.api import wire
-from muniment_services.api.registry_history import past_readable
+from muniment_services.api.registry_history import past_readable, thing_of
 from muniment_services.api.requests import Field, Fields, from_query, missing
 from muniment_services.api.routes import Call, Route
-from muniment_services.authority import Denied, of_model
+from muniment_services.authority import Denied
 from muniment_services.domain import run
 from muniment_services.domain.errors import Invalid, NotFound
-from muniment_services.domain.registered_model import KIND as MODEL
-from muniment_services.domain.registered_model import RegisteredModel
 from muniment_services.reports import past
 from muniment_services.reports.changes import Change, changes
 from muniment_services.reports.moment import Moment, moment_of, time_shown
@@ -88,7 +87,7 @@ async def model(call: Call) -> bytes:
         return moment, then.model_at(sources.connection, name, moment.when, workspace)
 
     moment, found = await answered_at_once(call.services, "model", read)
-    if found is None or not past_readable(call, name)(found.model_id):
+    if found is None or not await past_readable(call, (found.model_id,)):
         raise NotFound(f"There was no registered model with name={name} at {moment}")
     return wire.encode({**_model(found), **_told(moment)})
 
@@ -110,7 +109,7 @@ async def models(call: Call) -> bytes:
     params = from_query(call.query, _PAGE)
     most = _page(params, MODELS_DEFAULT, MODELS_MAX)
     await call.services.caught_up()
-    readable, workspace = _readable(call), call.authority.workspace
+    workspace = call.authority.workspace
     text = _asked(call, params.get("as_of", ""))
 
     def read(sources: Sources) -> tuple[Moment, list[ModelThen], str | None]:
@@ -118,8 +117,9 @@ async def models(call: Call) -> bytes:
         after = params.get("page_token", "")
         while True:
             named = then.models_at(sources.connection, moment.when, workspace, after, MODELS_MAX)
+            readable = _readable(call, sources, [model_id for model_id, _ in named])
             for model_id, name in named:
-                if readable(model_id, name):
+                if model_id in readable:
                     if len(found) == most:
                         return moment, found, found[-1].name
                     found.append(then.state_at(sources.connection, model_id, name, moment.when))
@@ -132,23 +132,14 @@ async def models(call: Call) -> bytes:
     return wire.encode({**_told(moment), "models": told, **_next(token)})
 
 
-def _readable(call: Call) -> Callable[[str, str], bool]:
-    """Whether a model of the past, by id and name then, may be told of.
-
-    One that lives under the name is decided on as what it is. Those of the past have nothing but
-    the name.
-    """
-    access, now_ms, workspace = call.access, call.services.now_ms(), call.authority.workspace
-    world = call.services.fold.state
-
-    def readable(model_id: str, name: str) -> bool:
-        things = [Resource(kind="model", id="", name=name, workspace=workspace)]
-        living = world.get(MODEL, model_id)
-        if isinstance(living, RegisteredModel) and living.name == name:
-            things.append(of_model(living))
-        return any(access.decide(P.MODEL_READ, one, now_ms=now_ms).allowed for one in things)
-
-    return readable
+def _readable(call: Call, sources: Sources, model_ids: Sequence[str]) -> frozenset[str]:
+    """Those of the models that there are or were which the caller may read."""
+    last = last_known(sources.connection, model_ids)
+    state, access, now_ms = call.services.fold.state, call.access, call.services.now_ms()
+    things = ((model_id, thing_of(state, model_id, last)) for model_id in model_ids)
+    return frozenset(
+        one for one, thing in things if access.decide(P.MODEL_READ, thing, now_ms=now_ms).allowed
+    )
 
 
 async def access(call: Call) -> bytes:

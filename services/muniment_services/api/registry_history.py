@@ -5,16 +5,19 @@ GET /api/v1/models/{name}/versions/{version}/timeline
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from muniment_auth.permissions import Permission as P
 from muniment_auth.resources import Resource
 from muniment_projections.registry import reader
 from muniment_services.api import wire
 from muniment_services.api.routes import Call, Route
+from muniment_services.authority import of_model
 from muniment_services.domain.errors import NotFound
 from muniment_services.domain.registered_model import KIND, RegisteredModel
 from muniment_services.domain.registry_names import version_number
+from muniment_services.state import CurrentState
+from muniment_services.targets import NOWHERE
 
 
 async def timeline(call: Call) -> bytes:
@@ -27,7 +30,11 @@ async def timeline(call: Call) -> bytes:
     workspace = call.authority.workspace
 
     found = await call.services.read(lambda c: reader.version_history(c, name, version, workspace))
-    readable = _readable(call, name)
+    may_read = await past_readable(call, (interval.model_id for interval in found.existed))
+
+    def readable(intervals: Sequence[reader.Interval]) -> list[reader.Interval]:
+        return [interval for interval in intervals if interval.model_id in may_read]
+
     existed = readable(found.existed)
     if not existed:
         raise NotFound(f"Model Version (name={name}, version={version}) not found")
@@ -42,23 +49,28 @@ async def timeline(call: Call) -> bytes:
     )
 
 
-def past_readable(call: Call, name: str) -> Callable[[str], bool]:
-    """Whether a model that has the name, or had it, may be told of: by its id.
+async def past_readable(call: Call, model_ids: Iterable[str]) -> frozenset[str]:
+    """Those of the models that there are or were which may be told of, by their ids."""
+    wanted = frozenset(model_ids)
+    last = await call.services.read(lambda connection: reader.last_known(connection, wanted))
+    state = call.services.fold.state
+    things = ((model_id, thing_of(state, model_id, last)) for model_id in wanted)
+    return frozenset(one for one, thing in things if call.authority.allows(thing))
 
-    The one that lives is decided on as what it is. Those of the past have nothing but the name.
+
+def thing_of(state: CurrentState, model_id: str, last: Mapping[str, reader.LastKnown]) -> Resource:
+    """A model that there is or was, as what its past is decided on: what it is, or was last.
+
+    What it was called before, or whose name another one has now, gives no right to its past.
     """
-    living = call.world.named(KIND, name)
-    assert living is None or isinstance(living, RegisteredModel)
-    was = Resource(kind="model", id="", name=name, workspace=call.authority.workspace)
-    by_name = call.authority.allows(was)
-    return lambda model_id: by_name or (living is not None and living.model_id == model_id)
-
-
-def _readable(
-    call: Call, name: str
-) -> Callable[[Sequence[reader.Interval]], list[reader.Interval]]:
-    may_read = past_readable(call, name)
-    return lambda found: [interval for interval in found if may_read(interval.model_id)]
+    living = state.get(KIND, model_id)
+    if isinstance(living, RegisteredModel):
+        return of_model(living)
+    known = last.get(model_id)
+    if known is None:
+        return NOWHERE
+    kind = "prompt" if known.is_prompt else "model"
+    return Resource(kind=kind, id=model_id, name=known.name, workspace=known.workspace)
 
 
 def _intervals(found: Sequence[reader.Interval], subject: str | None = None) -> list[wire.Json]:
