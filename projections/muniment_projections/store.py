@@ -22,7 +22,7 @@ Checkpoints = dict[tuple[str, int], int]
 
 T = TypeVar("T")
 
-LAYOUT_VERSION = 6
+LAYOUT_VERSION = 7
 """Raised with every change of any table; a file of another version is rebuilt from the log."""
 
 READ_THREADS = 2
@@ -147,11 +147,17 @@ class Store:
                 )
 
     def read(self, query: Callable[[Connection], T]) -> T:
-        """Run a query on this thread's own cursor; each statement sees a committed state."""
+        """Run a query on this thread's own cursor; each statement sees a committed state.
+
+        Rows that it leaves unread are gone, so what it returns must not be reading them still.
+        """
         cursor = getattr(self._local, "cursor", None)
         if cursor is None:
             cursor = self._local.cursor = self._connection.cursor()
-        return query(cursor)
+        try:
+            return query(cursor)
+        finally:
+            cursor.abort()  # An open result would be in the next query's way.
 
     def copy_to(self, path: Path, copy: Callable[[Path, Path], None]) -> Checkpoints:
         """Copy the file and its write-ahead log as they are; returns the copy's checkpoints.

@@ -226,6 +226,7 @@ async def _services(
                 accesses=Accesses(fold, admin_groups(settings)),
                 trail=trail,
                 analysts=analysts,
+                now_ms=now_ms,
                 admin_groups=tuple(admin_groups(settings)),
                 prover=prover,
                 cosigner=cosigner,

@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -372,7 +372,8 @@ def _misfits_of_callers(settings: Settings) -> Iterator[str]:
     if settings.issuer is None:
         for name in OF_CALLERS:
             if name not in ("issuer", "issuers") and getattr(settings, name) is not None:
-                yield f"{name} needs issuer"
+                there = "; in [[issuers]] each has its own" if settings.issuers else ""
+                yield f"{name} needs issuer{there}"
         if not settings.issuers:
             return
     elif not settings.audience:
@@ -424,6 +425,8 @@ def load(
         name = str(first["loc"][0])
         if name not in Settings.model_fields:
             raise ConfigError(_unknown(name, origins[name])) from None
+        if first["type"] == "extra_forbidden":
+            raise ConfigError(_unknown_key(name, str(first["loc"][-1]))) from None
         shown = "that" if name in SECRETS else repr(first["input"])
         wrong = f"{name} (from {origins[name]}) cannot be {shown}: {first['msg']}."
         raise ConfigError(wrong) from None
@@ -442,6 +445,11 @@ def _unknown(name: str, origin: str) -> str:
     close = difflib.get_close_matches(name, Settings.model_fields)
     meant = f"Did you mean {close[0]}?" if close else "`muniment config show` lists all."
     return f"{name} (from {origin}) is not a setting. {meant}"
+
+
+def _unknown_key(table: str, key: str) -> str:
+    (kind, *_) = get_args(Settings.model_fields[table].annotation)
+    return f"[[{table}]] has no {key}. It has: {', '.join(sorted(kind.model_fields))}."
 
 
 def refuse_open_network(settings: Settings) -> None:

@@ -106,7 +106,7 @@ class Fold:
     ) -> None:
         self.state = state
         self.log = log
-        self._codec = codec
+        self.codec = codec
         self._runner = runner
         self._load = load
         self._loading: dict[AggregateKey, asyncio.Future[None]] = {}
@@ -402,20 +402,20 @@ class Fold:
 
     def _event(self, record: Record) -> Event:
         own = self._own.get(record.event_id)
-        return own.event if own is not None else event_of(self._codec, record)
+        return own.event if own is not None else event_of(self.codec, record)
 
     def _needs_log(self, record: Record) -> bool:
-        return record.event_id not in self._own and self._codec.needs_log(record.value)
+        return record.event_id not in self._own and self.codec.needs_log(record.value)
 
     async def _looked_up(self, record: Record) -> Event:
         # What a registry's id means stands in the catalog, which may not have come to us yet.
         for pause_s in LOOK_UP_PAUSES_S:
             try:
-                return await asyncio.to_thread(event_of, self._codec, record)
+                return await asyncio.to_thread(event_of, self.codec, record)
             except LogUnavailable as error:
                 _log.warning("the schema of a record cannot be looked up", reason=str(error))
                 await asyncio.sleep(pause_s)
-        return await asyncio.to_thread(event_of, self._codec, record)
+        return await asyncio.to_thread(event_of, self.codec, record)
 
     def _is_own_creation(self, record: Record) -> bool:
         # What this process has just given a new id cannot be in the projections. All else is read

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
 
@@ -126,6 +126,10 @@ class Identities:
         found = self._known(principal_id)
         return None if found is None else found.sign_in
 
+    def is_noted(self, principal_id: str) -> bool:
+        """Whether the log says who a principal is, or was before it was erased."""
+        return self._known(principal_id) is not None
+
     async def identity(self, principal_id: str) -> Identity | None:
         """Who a principal is; ERASED for one that is erased, None when nobody noted it, or its key
         is lost.
@@ -142,6 +146,21 @@ class Identities:
             return None
         read = unseal(principal_id, state.identity_sealed, key)
         return self._remember(principal_id, Identity(read["iss"], read["sub"], read["name"]))
+
+    async def names(self, ids: Iterable[str]) -> dict[str, str]:
+        """What people call some principals; those that are known.
+
+        A name is no reason to refuse an answer: while keys cannot be reached, some are missing.
+        """
+        found: dict[str, str] = {}
+        for principal_id in dict.fromkeys(ids):
+            try:
+                who = await self.identity(principal_id)
+            except KeysUnavailable:
+                return found
+            if who is not None:
+                found[principal_id] = who.name
+        return found
 
     async def ids_of(self, pattern: str) -> list[str]:
         """The principals whose name or subject a pattern (`*` stands for any characters) matches.

@@ -15,7 +15,8 @@ from harness.examples import examples
 from harness.world import TestWorld
 from muniment_projections.base import Connection, Folded
 from muniment_projections.registry import tables
-from muniment_projections.registry.reader import registry_as_of
+from muniment_projections.registry.then import When, model_at
+from muniment_schemas.envelope import CATALOG
 from muniment_services.documents import parse
 from muniment_services.domain.commands import Command
 from muniment_services.domain.model_version import (
@@ -163,17 +164,20 @@ def test_a_restart_anywhere_goes_on_to_the_same_state(world: TestWorld, place: i
 @settings(max_examples=examples(25))
 @given(histories())
 def test_every_moment_is_read_back_as_it_was(world: TestWorld) -> None:
-    then: dict[int, dict[str, RegisteredModel]] = {}
+    then: dict[When, dict[str, RegisteredModel]] = {}
     state, clock_ms = CurrentState(), 0
     for record, event in zip(world.records, world.events, strict=True):
         state.fold(record, event)
         clock_ms = max(clock_ms, event.envelope.recorded_at_ms)
         models = state.of_kind(KIND)
-        then[clock_ms] = {m.name: m for m in models if isinstance(m, RegisteredModel)}
+        living = {m.name: m for m in models if isinstance(m, RegisteredModel)}
+        then[When(clock_ms)] = living
+        if record.at.topic == CATALOG:
+            then[When(clock_ms, record.offset)] = living
     with database(folded(world)) as connection:
-        for at_ms, models_then in then.items():
+        for when, models_then in then.items():
             for name in NAMES:
-                found = registry_as_of(connection, name, at_ms)
+                found = model_at(connection, name, when)
                 expected = models_then.get(name)
                 assert (found is None) == (expected is None)
                 if found is None or expected is None:

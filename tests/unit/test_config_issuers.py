@@ -50,6 +50,7 @@ def test_entra_is_trusted_for_one_tenant_only(tmp_path: Path, tenant: str) -> No
         ('url = "https://idp.test"\naudience = "a"\nalgorithms = ["none"]', "none are none of"),
         ('url = "https://idp.test"\naudience = "a"\nintrospect = true', "needs client_id"),
         ('url = "https://idp.test"\naudience = "a"\nprofile = "x"', "is none of"),
+        ('url = "https://idp.test"\naudience = "a"\nclint_id = "x"', r"no clint_id. It has: .*url"),
     ],
 )
 def test_what_cannot_be(tmp_path: Path, table: str, says: str) -> None:

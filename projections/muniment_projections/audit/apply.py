@@ -17,6 +17,7 @@ import pyarrow as pa
 from muniment_projections.audit import tables
 from muniment_projections.audit.actions import ACTIONS, UNREADABLE, of_call
 from muniment_projections.audit.changes import changed
+from muniment_projections.audit.clocks import Clocks
 from muniment_projections.base import Connection, Folded, run_with
 from muniment_schemas import events as e
 from muniment_schemas.envelope import CATALOG, Event
@@ -45,16 +46,21 @@ Row = tuple[Any, ...]
 
 
 class AuditProjection:
-    """One row per event."""
+    """One row per event, and one per step back of the clocks."""
 
     name = "audit"
 
+    def __init__(self) -> None:
+        self._clocks = Clocks()
+
     def create(self, tx: Connection) -> None:
-        """Create the table."""
+        """Create the tables."""
         tx.execute(tables.CREATE)
+        tx.execute(tables.CREATE_CLOCK_STEPS)
 
     def apply(self, tx: Connection, batch: Sequence[Folded]) -> None:
         """Add all events of a batch, those that were void and those in quarantine too."""
+        self._clocks.apply(tx, batch)
         calls: list[Row] = []
         changes: list[Row] = []
         others: list[Row] = []

@@ -310,7 +310,8 @@ def _like(pattern: str) -> str:
     return escaped.replace(ANY, "%")
 
 
-def _matched(sql: str, pattern: str) -> Predicate:
+def matched(sql: str, pattern: str) -> Predicate:
+    """Whether a column has a value, or one that a pattern (`*` for any characters) means."""
     if ANY in pattern:
         return Predicate(f"{sql} LIKE ? ESCAPE '\\'", (_like(pattern),))
     return Predicate(f"{sql} = ?", (pattern,))
@@ -324,7 +325,7 @@ def _text(column: str, comparison: Comparison) -> Predicate:
         marks = ", ".join("?" * len(value))
         return Predicate(f"{column} {operator} ({marks})", value)
     if operator == HAS:
-        return _matched(column, str(value))
+        return matched(column, str(value))
     return Predicate(f"{column} {operator} ?", (str(value),))
 
 
@@ -374,14 +375,15 @@ def _free(text: str) -> Predicate:
 def _resource(comparison: Comparison) -> Predicate:
     if comparison.operator in EXISTENCE:
         return Predicate(f"t.resource_kind {comparison.operator}")
-    found = _resource_is(str(comparison.value))
+    found = about(str(comparison.value))
     if comparison.operator == "!=":
         return Predicate(f"NOT coalesce({found.sql}, FALSE)", found.parameters)
     return found
 
 
-def _resource_is(text: str) -> Predicate:
-    """The row's own resource, or one of those that a call touched besides."""
+def about(text: str) -> Predicate:
+    """Whether a row is about `models/NAME`, `runs/ID` or the like: its own resource is that, or one
+    of those that a call touched besides."""
     head, slash, tail = text.partition("/")
     kind = RESOURCE_KINDS.get(head.lower().replace("-", "_")) if slash else None
     wanted = tail if kind is not None else text
@@ -406,4 +408,4 @@ def _touched(pattern: str) -> Predicate:
 
 
 def _own(wanted: str) -> Predicate:
-    return any_of([_matched("t.resource_name", wanted), _matched("t.resource_id", wanted)])
+    return any_of([matched("t.resource_name", wanted), matched("t.resource_id", wanted)])

@@ -50,6 +50,25 @@ COLUMNS = """
 
 CREATE = f"CREATE TABLE audit_events ({COLUMNS})"
 
+CREATE_CLOCK_STEPS = """
+CREATE TABLE audit_clock_steps (
+    topic VARCHAR NOT NULL, "partition" INTEGER NOT NULL, "offset" BIGINT NOT NULL,
+    back_ms BIGINT NOT NULL
+)
+"""
+"""Events whose recorded time lies before an earlier one's of their topic-partition, by more than
+that of any before them: a few rows, however long the trail is."""
+
+NEWEST = """
+SELECT coalesce(max(at_ms), 0) FROM audit_events WHERE topic = ? AND "partition" = ?
+"""
+
+LARGEST_STEP = """
+SELECT coalesce(max(back_ms), 0) FROM audit_clock_steps WHERE topic = ? AND "partition" = ?
+"""
+
+INSERT_STEP = "INSERT INTO audit_clock_steps VALUES (?, ?, ?, ?)"
+
 INCOMING = "incoming_audit"
 """Name under which a batch's rows are registered."""
 

@@ -62,10 +62,12 @@ class RegistryProjection:
             item.event.envelope.aggregate_id: cast(ModelRow | None, item.after) for item in items
         }
         _write_models(tx, models)
-        made = [i.event.envelope for i in items if isinstance(i.event, e.RegisteredModelCreated)]
+        made = [item.event for item in items if isinstance(item.event, e.RegisteredModelCreated)]
         if made:
-            places = [envelope.workspace for envelope in made]
-            tx.execute(tables.INSERT_WORKSPACES, [[m.aggregate_id for m in made], places])
+            ids = [event.envelope.aggregate_id for event in made]
+            places = [event.envelope.workspace for event in made]
+            kinds = [_is_prompt(event.tags) for event in made]
+            tx.execute(tables.INSERT_WORKSPACES, [ids, places, kinds])
         _write_versions(tx, models, [item.event for item in items])
         intervals.apply(tx, items)
 

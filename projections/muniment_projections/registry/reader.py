@@ -1,33 +1,14 @@
-"""The registry as it was at a time, and what became of a version: filters over the intervals."""
+"""What became of a version: filters over the intervals."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from muniment_projections.base import Connection
 from muniment_schemas.envelope import WORKSPACE_DEFAULT
-
-
-@dataclass(frozen=True, slots=True)
-class VersionThen:
-    """A version at a point in time; aliases sorted."""
-
-    version: int
-    stage: str
-    aliases: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ModelThen:
-    """A registered model at a point in time: its versions in order, and where aliases pointed."""
-
-    model_id: str
-    name: str
-    versions: tuple[VersionThen, ...]
-    aliases: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,21 +47,19 @@ class VersionHistory:
     aliases: list[Interval]
 
 
-_AT = "valid_from_ms <= $at_ms AND (valid_to_ms IS NULL OR valid_to_ms > $at_ms)"
+@dataclass(frozen=True, slots=True)
+class LastKnown:
+    """What a model is, or was last. name: its last one."""
 
-_IN_WORKSPACE = "model_id IN (SELECT model_id FROM model_workspaces WHERE workspace = $workspace)"
+    name: str
+    workspace: str
+    is_prompt: bool
 
-_MODEL_AT = f"""
-SELECT model_id FROM model_intervals WHERE name = $name AND {_IN_WORKSPACE} AND {_AT}
-ORDER BY from_offset DESC LIMIT 1
-"""
 
-_STAGES_AT = f"""
-SELECT version, stage FROM stage_intervals WHERE model_id = $model_id AND {_AT} ORDER BY version
-"""
-
-_ALIASES_AT = f"""
-SELECT alias, version FROM alias_intervals WHERE model_id = $model_id AND {_AT} ORDER BY alias
+_LAST_KNOWN = """
+SELECT model_id, arg_max(name, from_offset), any_value(workspace), any_value(is_prompt)
+FROM model_intervals JOIN model_workspaces USING (model_id)
+WHERE model_id IN (SELECT unnest(?::VARCHAR[])) GROUP BY model_id
 """
 
 _ENDS = """
@@ -93,17 +72,6 @@ version = $version AND model_id IN (SELECT model_id FROM model_intervals WHERE n
 AND model_id IN (SELECT model_id FROM model_workspaces WHERE workspace = $workspace)
 ORDER BY from_offset, {subject}
 """
-
-
-def registry_as_of(
-    connection: Connection, name: str, at_ms: int, workspace: str = WORKSPACE_DEFAULT
-) -> ModelThen | None:
-    """The model that had a name at a time, as it was then; None when there was none.
-
-    at_ms: milliseconds since 1970, by the servers' clocks.
-    """
-    with _snapshot(connection):
-        return _as_of(connection, name, at_ms, workspace)
 
 
 def version_history(
@@ -125,6 +93,12 @@ def stage_history(
     return _history(connection, "stage_intervals", "stage", name, version, workspace)
 
 
+def last_known(connection: Connection, model_ids: Iterable[str]) -> dict[str, LastKnown]:
+    """What models are, or were last, by id; ids that are none are left out."""
+    found = connection.execute(_LAST_KNOWN, [list(model_ids)]).fetchall()
+    return {model_id: LastKnown(*row) for model_id, *row in found}
+
+
 @contextmanager
 def _snapshot(connection: Connection) -> Iterator[None]:
     # Statements that belong together must not see a batch arrive between them.
@@ -133,21 +107,6 @@ def _snapshot(connection: Connection) -> Iterator[None]:
         yield
     finally:
         connection.rollback()
-
-
-def _as_of(connection: Connection, name: str, at_ms: int, workspace: str) -> ModelThen | None:
-    found = connection.execute(
-        _MODEL_AT, {"name": name, "at_ms": at_ms, "workspace": workspace}
-    ).fetchone()
-    if found is None:
-        return None
-    then = {"model_id": found[0], "at_ms": at_ms}
-    aliases: dict[str, int] = dict(connection.execute(_ALIASES_AT, then).fetchall())
-    versions = tuple(
-        VersionThen(version, stage, tuple(a for a, target in aliases.items() if target == version))
-        for version, stage in connection.execute(_STAGES_AT, then).fetchall()
-    )
-    return ModelThen(found[0], name, versions, aliases)
 
 
 def _history(
@@ -160,10 +119,11 @@ def _history(
     rows = connection.execute(
         sql, {"name": name, "version": version, "workspace": workspace}
     ).fetchall()
-    return [_interval(row) for row in rows]
+    return [interval_of(row) for row in rows]
 
 
-def _interval(row: Sequence[Any]) -> Interval:
+def interval_of(row: Sequence[Any]) -> Interval:
+    """An interval of its columns, in the order of the table's, the subject as one."""
     model_id, name, subject, from_ms, to_ms, topic, partition, *turns = row
     from_offset, from_event, from_actor, to_offset, to_event, to_actor = turns
     return Interval(

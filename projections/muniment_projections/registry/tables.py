@@ -113,10 +113,14 @@ INTERVAL = (
 event that ended an interval needs its offset only."""
 
 CREATE_WORKSPACES = """
-CREATE TABLE model_workspaces (model_id VARCHAR NOT NULL, workspace VARCHAR NOT NULL)
+CREATE TABLE model_workspaces (
+    model_id VARCHAR NOT NULL, workspace VARCHAR NOT NULL, is_prompt BOOLEAN NOT NULL
+)
 """
 
-INSERT_WORKSPACES = "INSERT INTO model_workspaces SELECT unnest(?::VARCHAR[]), unnest(?::VARCHAR[])"
+INSERT_WORKSPACES = """
+INSERT INTO model_workspaces SELECT unnest(?::VARCHAR[]), unnest(?::VARCHAR[]), unnest(?::BOOLEAN[])
+"""
 
 CREATE_CLOCK = """
 CREATE TABLE registry_clock (at_ms BIGINT NOT NULL);

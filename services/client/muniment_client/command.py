@@ -100,7 +100,10 @@ def _login(server: str, asked: argparse.Namespace) -> None:
         minutes = max(0, round((found.expires_at - time.time()) / 60))
         _say(f"The identity provider gave no refresh token: this ends in {minutes} minutes.")
     if os.environ.get("MLFLOW_TRACKING_AUTH") != "muniment":
-        _say("For MLflow to use it: export MLFLOW_TRACKING_AUTH=muniment")
+        _say(
+            "For MLflow to use it, with muniment-client installed beside it: "
+            "export MLFLOW_TRACKING_AUTH=muniment"
+        )
 
 
 def _logout(server: str, asked: argparse.Namespace) -> None:

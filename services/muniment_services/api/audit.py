@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from muniment_auth.identity import KeysUnavailable
 from muniment_auth.permissions import Permission as P
 from muniment_projections.audit import reader
 from muniment_projections.audit.query import Actors, actor_patterns, compile_query
@@ -99,7 +98,7 @@ async def facets(call: Call) -> bytes:
     """GET /api/v1/audit/facets: how many of what matches a query each actor, action, … has."""
     where = await where_of(call.services, call.params(_FACETS).get("q", ""))
     found = await call.services.read_trail(partial(reader.facets, where=where))
-    names = await names_of(call.services, [actor for actor, _ in found["actor"]])
+    names = await call.services.identities.names(actor for actor, _ in found["actor"])
     told: wire.Json = {
         name: [{"value": value, "events": count} for value, count in found[name]] for name in FACETS
     }
@@ -212,20 +211,7 @@ async def where_of(services: Services, text: str) -> Predicate:
 
 async def names_in(services: Services, rows: pa.Table) -> formats.Names:
     """The names of the actors of some rows, as far as they can be known now."""
-    return await names_of(services, list(formats.actors(rows)))
-
-
-async def names_of(services: Services, ids: list[str]) -> formats.Names:
-    """The names of some principals, as far as they can be known now."""
-    names: dict[str, str] = {}
-    for principal_id in ids:
-        try:
-            found = await services.identities.identity(principal_id)
-        except KeysUnavailable:
-            return names  # A name is no reason to refuse anything.
-        if found is not None:
-            names[principal_id] = found.name
-    return names
+    return await services.identities.names(formats.actors(rows))
 
 
 def _max_results(params: Mapping[str, Any], format_name: str) -> int:

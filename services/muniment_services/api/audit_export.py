@@ -24,7 +24,7 @@ from muniment_projections.audit import reader
 from muniment_projections.audit.reader import Wanted as Rows
 from muniment_projections.search.predicate import Predicate, all_of, any_of
 from muniment_services.api import audit_formats as formats
-from muniment_services.api.audit import names_in, names_of, where_of
+from muniment_services.api.audit import names_in, where_of
 from muniment_services.api.errors import ApiError
 from muniment_services.api.requests import Field, Fields
 from muniment_services.api.routes import Answer, Call, Route
@@ -251,7 +251,7 @@ async def _pages(services: Services, text: str, where: Predicate) -> AsyncIterat
 async def _common(call: Call, params: Mapping[str, Any]) -> dict[str, Any]:
     services, principal_id = call.services, call.principal.id
     assert services.prover is not None
-    names = await names_of(services, [principal_id])
+    names = await services.identities.names([principal_id])
     return {
         "complete": params.get("complete", False),
         "log": services.prover.origin,

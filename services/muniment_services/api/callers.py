@@ -32,10 +32,8 @@ METADATA_PATH = "/.well-known/oauth-protected-resource"
 
 OWN_TOKEN = TOKEN_PREFIX.encode()
 
-HOW = (
-    "send a token as `Authorization: Bearer …` (for MLflow's client: MLFLOW_TRACKING_TOKEN), or "
-    "sign in at /login"
-)
+HOW = "send a token as `Authorization: Bearer …` (for MLflow's client: MLFLOW_TRACKING_TOKEN)"
+HOW_BY_BROWSER = f"{HOW}, or sign in at /login"
 PLUGIN_HINT = (
     ". MLFLOW_TRACKING_AUTH=muniment does nothing where the package muniment-client is not "
     "installed: install it"
@@ -143,11 +141,16 @@ class SignedInCallers:
         if SESSION_COOKIE not in cookies:
             agent = headers.get(b"user-agent", b"")
             lacks_plugin = agent.startswith(b"mlflow-") and b"muniment-client" not in agent
-            raise Unauthenticated(HOW + PLUGIN_HINT if lacks_plugin else HOW, error=None)
+            hint = PLUGIN_HINT if lacks_plugin else ""
+            raise Unauthenticated(self._how() + hint, error=None)
         found = await by_session(self._started(), method, headers)
         if found is None:
-            raise Unauthenticated(HOW, error=None)
+            raise Unauthenticated(self._how(), error=None)
         return found
+
+    def _how(self) -> str:
+        by_browser = any(issuer.client_id is not None for issuer in self.issuers())
+        return HOW_BY_BROWSER if by_browser else HOW
 
     def _started(self) -> Services:
         if self._services is None:

@@ -18,6 +18,7 @@ from muniment_projections.search.errors import SearchError
 from muniment_services.authority import Denied
 from muniment_services.domain import errors as d
 from muniment_services.log.base import LogBackpressure, LogError, RecordTooLarge
+from muniment_services.reports.report import ReportTooSlow
 from muniment_services.write import Contended
 
 SQLSTATE = "KAM00"
@@ -98,6 +99,8 @@ def expected(error: Exception) -> ErrorAnswer | None:
             return _answer("PERMISSION_DENIED", f"Permission denied: {error.reason}.")
         case d.DomainError():
             return _answer(_DOMAIN[type(error)], error.message)
+        case ReportTooSlow():
+            return _answer("INVALID_PARAMETER_VALUE", str(error))
         case SearchError():
             code = "INTERNAL_ERROR" if error.internal else "INVALID_PARAMETER_VALUE"
             return _answer(code, error.message)

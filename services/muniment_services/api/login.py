@@ -38,6 +38,11 @@ RETURN_TO_DEFAULT = "/api/v1/whoami"
 SESSIONS_KEPT_MAX = 20
 """Browsers of one principal that are logged in at once; the longest logged in is logged out."""
 
+NOBODY_LOGS_IN = (
+    "Nobody can log in here by browser: start the server with --login-client, its own client id at "
+    "the identity provider (client_id in [[issuers]])."
+)
+
 _FORM = "application/x-www-form-urlencoded"
 
 
@@ -48,7 +53,7 @@ async def log_in(call: Call) -> Answer:
     """
     browser = call.services.browser
     if browser is None or not browser.flow.issuers:
-        return pages.problem("Nobody can log in here: no identity provider is set up for it.", 404)
+        return pages.problem(NOBODY_LOGS_IN, 404)
     query = dict(_pairs(call.query))
     return_to = query.get("return_to") or RETURN_TO_DEFAULT
     if not sessions.local_path(return_to):
@@ -70,7 +75,7 @@ async def come_back(call: Call) -> Answer:
     """GET /login/callback: the provider's answer; a new session, and on to `return_to`."""
     browser = call.services.browser
     if browser is None:
-        return pages.problem("Nobody can log in here: no identity provider is set up for it.", 404)
+        return pages.problem(NOBODY_LOGS_IN, 404)
     pairs = _pairs(call.query) if len(call.query) <= ANSWER_CHARS_MAX else []
     answer = dict(pairs)
     login = browser.cookies.get(_cookie_header(call), call.services.now_ms())

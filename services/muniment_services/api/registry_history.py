@@ -1,24 +1,23 @@
-"""The registry's past: what a version went through, and what a model was at a time.
+"""The registry's past: what a version went through.
 
 GET /api/v1/models/{name}/versions/{version}/timeline
-GET /api/v1/models/{name}/state?as_of_ms=…
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from muniment_auth.permissions import Permission as P
 from muniment_auth.resources import Resource
 from muniment_projections.registry import reader
 from muniment_services.api import wire
-from muniment_services.api.requests import Field, Fields, missing
 from muniment_services.api.routes import Call, Route
+from muniment_services.authority import of_model
 from muniment_services.domain.errors import NotFound
 from muniment_services.domain.registered_model import KIND, RegisteredModel
 from muniment_services.domain.registry_names import version_number
-
-_STATE: Fields = (Field("as_of_ms", "int", required=True),)
+from muniment_services.state import CurrentState
+from muniment_services.targets import NOWHERE
 
 
 async def timeline(call: Call) -> bytes:
@@ -31,7 +30,11 @@ async def timeline(call: Call) -> bytes:
     workspace = call.authority.workspace
 
     found = await call.services.read(lambda c: reader.version_history(c, name, version, workspace))
-    readable = _readable(call, name)
+    may_read = await past_readable(call, (interval.model_id for interval in found.existed))
+
+    def readable(intervals: Sequence[reader.Interval]) -> list[reader.Interval]:
+        return [interval for interval in intervals if interval.model_id in may_read]
+
     existed = readable(found.existed)
     if not existed:
         raise NotFound(f"Model Version (name={name}, version={version}) not found")
@@ -46,45 +49,28 @@ async def timeline(call: Call) -> bytes:
     )
 
 
-async def state(call: Call) -> bytes:
-    """The model that had the name at a time: its versions then, their stages and aliases."""
-    name, workspace = call.path_params["name"], call.authority.workspace
-    at_ms = call.params(_STATE).get("as_of_ms")
-    if at_ms is None:
-        raise missing("as_of_ms")
-    found = await call.services.read(lambda c: reader.registry_as_of(c, name, at_ms, workspace))
-    if found is None or not past_readable(call, name)(found.model_id):
-        raise NotFound(f"There was no registered model with name={name} at {at_ms}")
-    return wire.encode(
-        {
-            "name": found.name,
-            "model_id": found.model_id,
-            "as_of_ms": at_ms,
-            "versions": [
-                {"version": str(v.version), "stage": v.stage, "aliases": v.aliases}
-                for v in found.versions
-            ],
-        }
-    )
+async def past_readable(call: Call, model_ids: Iterable[str]) -> frozenset[str]:
+    """Those of the models that there are or were which may be told of, by their ids."""
+    wanted = frozenset(model_ids)
+    last = await call.services.read(lambda connection: reader.last_known(connection, wanted))
+    state = call.services.fold.state
+    things = ((model_id, thing_of(state, model_id, last)) for model_id in wanted)
+    return frozenset(one for one, thing in things if call.authority.allows(thing))
 
 
-def past_readable(call: Call, name: str) -> Callable[[str], bool]:
-    """Whether a model that has the name, or had it, may be told of: by its id.
+def thing_of(state: CurrentState, model_id: str, last: Mapping[str, reader.LastKnown]) -> Resource:
+    """A model that there is or was, as what its past is decided on: what it is, or was last.
 
-    The one that lives is decided on as what it is. Those of the past have nothing but the name.
+    What it was called before, or whose name another one has now, gives no right to its past.
     """
-    living = call.world.named(KIND, name)
-    assert living is None or isinstance(living, RegisteredModel)
-    was = Resource(kind="model", id="", name=name, workspace=call.authority.workspace)
-    by_name = call.authority.allows(was)
-    return lambda model_id: by_name or (living is not None and living.model_id == model_id)
-
-
-def _readable(
-    call: Call, name: str
-) -> Callable[[Sequence[reader.Interval]], list[reader.Interval]]:
-    may_read = past_readable(call, name)
-    return lambda found: [interval for interval in found if may_read(interval.model_id)]
+    living = state.get(KIND, model_id)
+    if isinstance(living, RegisteredModel):
+        return of_model(living)
+    known = last.get(model_id)
+    if known is None:
+        return NOWHERE
+    kind = "prompt" if known.is_prompt else "model"
+    return Resource(kind=kind, id=model_id, name=known.name, workspace=known.workspace)
 
 
 def _intervals(found: Sequence[reader.Interval], subject: str | None = None) -> list[wire.Json]:
@@ -113,5 +99,4 @@ def _turn(turn: reader.Turn) -> wire.Json:
 
 ROUTES = (
     Route("GET", "/api/v1/models/{name}/versions/{version}/timeline", P.MODEL_READ, timeline),
-    Route("GET", "/api/v1/models/{name}/state", P.MODEL_READ, state),
 )

@@ -15,6 +15,7 @@ from muniment_auth.permissions import Permission
 from muniment_auth.sessions import LoginCookies
 from muniment_projections.base import Connection
 from muniment_projections.runner import Runner
+from muniment_schemas.codec import Codec
 from muniment_services.accesses import Accesses
 from muniment_services.api.session_renewal import Renewals
 from muniment_services.artifacts.keeper import Artifacts
@@ -38,6 +39,9 @@ TAILS_MAX = 20
 
 EXPORTS_MAX = 2
 """Evidence packs that are made at a time; who asks for more is told to come back."""
+REPORTS_MAX = 2
+"""Reports, and states of runs and access in the past, that are worked out at a time, so that other
+reads find a thread; more of them wait."""
 
 STALE_HEADER = b"muniment-stale"
 
@@ -83,12 +87,19 @@ class Services:
     """Taken by each live tail of the trail."""
     exports: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(EXPORTS_MAX))
     """Taken while an evidence pack is made."""
+    reports: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(REPORTS_MAX))
+    """Taken by each of them while it is worked out."""
     browser: BrowserLogin | None = None
     """None where nobody can log in by browser."""
     prover: Prover | None = None
     """None where proofs are turned off."""
     cosigner: Cosigner | None = None
     """None where there are no witnesses."""
+
+    @property
+    def codec(self) -> Codec:
+        """What decodes the log's records."""
+        return self.fold.codec
 
     async def state(self, kind: str, aggregate_id: str) -> State | None:
         """One aggregate, as of everything that was in the log when this was called.

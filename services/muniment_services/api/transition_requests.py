@@ -223,8 +223,8 @@ async def activities_of(call: Call) -> bytes:
     name, number = call.path_params["name"], version_number(call.path_params["version"])
     workspace = call.authority.workspace
     found = await call.services.read(lambda c: of_name(c, name, number, workspace))
-    may_read = past_readable(call, name)
-    told = [activity for activity in found if may_read(activity.model_id)]
+    may_read = await past_readable(call, (activity.model_id for activity in found))
+    told = [activity for activity in found if activity.model_id in may_read]
     if not told:
         require_version(call.world_of_version(str(number)), name, str(number))
     return wire.encode(

@@ -40,6 +40,9 @@ Query = Annotated[
 ]
 
 app = App(name="audit", help_epilogue="", help_format="plaintext")
+app.command("muniment_services.cli.audit_reports:reports", help=audit_help.REPORTS)
+app.command("muniment_services.cli.audit_reports:report", help=audit_help.REPORT, version_flags=[])
+app.command("muniment_services.cli.audit_reports:diff", help=audit_help.DIFF)
 
 
 @app.command(help=audit_help.QUERY, help_epilogue="")

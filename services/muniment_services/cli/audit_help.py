@@ -13,6 +13,9 @@ too) as a call. Asking needs audit:read, as the role auditor has it.
   muniment audit facets 'time:2026-01-01..*'
   muniment audit tail 'outcome:denied'
   muniment audit export --query 'resource:models/fraud' --out fraud.zip
+  muniment audit reports
+  muniment audit report promotions --model fraud
+  muniment audit diff --from 2026-01-01 --to 2026-02-01
 
 The language: field:value, where * stands for any characters, comparisons, and
 "free text". What stands side by side must all hold; OR, NOT, a - in front, and
@@ -111,4 +114,42 @@ the meaning of each column.
 
   muniment sql --export tables-2026-01-31
   duckdb -c "SELECT count(*) FROM 'tables-2026-01-31/audit/*.parquet'"
+"""
+
+REPORTS = """List the auditor's questions that are answered ready-made.
+
+  muniment audit reports
+  muniment audit reports --json
+"""
+
+REPORT = """Answer one of the auditor's questions.
+
+The first line is the question, the second the answer in a sentence; below are
+what else should be known, and the rows. JSON also has the events that it all
+rests on, and the end offsets of the log that it covers.
+
+  muniment audit report promotions --model fraud --version 3
+  muniment audit report production-at --at 2026-03-31T12:00:00Z
+  muniment audit report production-at --target @champion --at catalog/0/1017
+  muniment audit report readers --model fraud --from 2026-01-01
+  muniment audit report refusals --principal ana
+  muniment audit report credential --credential n1YYgkwDjRCITUH3
+  muniment audit report coincidences --from 2026-01-01
+  muniment audit report unapproved --at now
+  muniment audit report promoters-at --model fraud --at 2026-03-31
+  muniment audit report uses --commit 4f2a9c
+  muniment audit report completeness
+
+A time is 2026-03-31 (its beginning, in UTC), 2026-03-31T12:00:00Z, milliseconds
+since 1970, or the place of an event, as catalog/0/17.
+"""
+
+DIFF = """Tell what changed between two moments: models, versions, stages, aliases,
+roles and grants, each with the event that changed it last.
+
+What is at the end as it was at the beginning is no change. With --model, roles
+and grants are left out.
+
+  muniment audit diff --from 2026-01-01 --to 2026-02-01
+  muniment audit diff --from catalog/0/1017 --model 'fraud-*'
 """

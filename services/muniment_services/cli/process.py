@@ -8,13 +8,14 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from types import FrameType
 
 import structlog
 import uvicorn
 
+from muniment_auth.issuers import Issuer
 from muniment_services import bootstrap, instance
 from muniment_services.api.app import build
 from muniment_services.api.hosts import HostCheck
@@ -115,8 +116,8 @@ class _Server(uvicorn.Server):
             f"  export MLFLOW_TRACKING_URI={url}",
             flush=True,
         )
-        if not self._settings.issuers:
-            print("  Nobody signs in: every caller is the local user. See --issuer.", flush=True)
+        for line in who_may_call(self._settings.all_issuers()):
+            print(f"  {line}", flush=True)
         if self._demo:
             self._demo_task = asyncio.create_task(_log_demo(url, str(self._settings.data_dir)))
 
@@ -136,6 +137,16 @@ class _Server(uvicorn.Server):
         # uvicorn notes a second signal in a plain attribute.
         while asyncio.get_running_loop().time() < ends and not self.force_exit:  # noqa: ASYNC110
             await asyncio.sleep(DRAIN_POLL_S)
+
+
+def who_may_call(issuers: Sequence[Issuer]) -> Iterator[str]:
+    """Lines for people, one for each issuer. Secrets are in none."""
+    if not issuers:
+        yield "Nobody signs in: every caller is the local user. See --issuer."
+    for issuer in issuers:
+        admins = "" if issuer.admin_group is None else f"; admins: group {issuer.admin_group}"
+        by_browser = "" if issuer.client_id is None else ", and by browser at /login"
+        yield f"Callers sign in by tokens of {issuer.url}{by_browser}{admins}"
 
 
 async def _log_demo(url: str, data_dir: str) -> None:

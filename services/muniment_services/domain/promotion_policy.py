@@ -277,7 +277,7 @@ def all_concerning(
     found = [
         policy
         for policy in _all(world)
-        if _concerns(policy, name, workspace) and (target is None or _guards(policy, target))
+        if concerns(policy, name, workspace) and (target is None or guards(policy, target))
     ]
     return sorted(found, key=lambda policy: policy.policy)
 
@@ -287,8 +287,8 @@ def escapes(world: World, model: RegisteredModel, new_name: str) -> tuple[str, .
     what is promoted already, which whoever loads that name would get unasked."""
     found = []
     for policy in _all(world):
-        before = _concerns(policy, model.name, model.workspace)
-        after = _concerns(policy, new_name, model.workspace)
+        before = concerns(policy, model.name, model.workspace)
+        after = concerns(policy, new_name, model.workspace)
         if (before and not after) or ((before or after) and _reached(policy, model)):
             found.append(policy.policy)
     return tuple(sorted(found))
@@ -298,18 +298,20 @@ def _reached(policy: PromotionPolicy, model: RegisteredModel) -> bool:
     stages = {version.stage for version in model.versions.values()}
     if stages & set(policy.stages):
         return True
-    return any(_guards(policy, Target(ALIAS, alias)) for alias in model.aliases)
+    return any(guards(policy, Target(ALIAS, alias)) for alias in model.aliases)
 
 
 def _all(world: World) -> list[PromotionPolicy]:
     return [policy for policy in world.of_kind(KIND) if isinstance(policy, PromotionPolicy)]
 
 
-def _concerns(policy: PromotionPolicy, name: str, workspace: str) -> bool:
+def concerns(policy: PromotionPolicy, name: str, workspace: str) -> bool:
+    """Whether a policy is about models of a name."""
     return policy.workspace in ("*", workspace) and matches(policy.pattern, name)
 
 
-def _guards(policy: PromotionPolicy, target: Target) -> bool:
+def guards(policy: PromotionPolicy, target: Target) -> bool:
+    """Whether a policy is about moves to a target."""
     if target.kind == STAGE:
         return target.name in policy.stages
     return _as_read(target.name) in {_as_read(alias) for alias in policy.aliases}

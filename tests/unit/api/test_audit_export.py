@@ -280,3 +280,24 @@ def test_a_long_answer_is_read_page_by_page_and_shown_in_part(
     assert f"The first 10 of {end:,} rows" in (tmp_path / "report.html").read_text()
     assert len(log.read(CATALOG, Offset(0))) == len(events(tmp_path, "catalog-0"))
     verify(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("question", "parameters", "rows"),
+    [
+        ("promotions", ["model=fraud"], 0),
+        ("readers", ["model=fraud"], 0),
+        ("refusals", [], 0),
+        ("promoters-at", ["model=fraud"], 1),
+        ("completeness", [], 1),
+    ],
+)
+def test_the_auditors_questions_are_packed(
+    server: Served, tmp_path: Path, question: str, parameters: list[str], rows: int
+) -> None:
+    report = unpacked(exported(server, {"question": question, "parameter": parameters}), tmp_path)
+    assert report["name"] == question
+    assert len(report["rows"]) >= rows
+    assert report["verdict"] in (tmp_path / "report.html").read_text().replace("&#x27;", "'")
+    verify(tmp_path)
+    verify_events(tmp_path)

@@ -46,7 +46,7 @@ SUB_COMMANDS = [
     *(("access", name) for name in ("grant", "revoke", "list", "explain", "roles")),
     ("access", "roles", "define"),
     ("access", "roles", "remove"),
-    *(("audit", name) for name in ("query", "facets", "tail", "hash")),
+    *(("audit", name) for name in ("query", "facets", "tail", "hash", "reports", "report", "diff")),
     *(("backup", name) for name in ("create", "list", "verify", "restore")),
     *(("hold", name) for name in ("place", "list", "release")),
     ("log", "copy"),

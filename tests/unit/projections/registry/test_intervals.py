@@ -5,12 +5,8 @@ from __future__ import annotations
 import pytest
 
 from harness.world import ACTOR, TestWorld
-from muniment_projections.registry.reader import (
-    ModelThen,
-    registry_as_of,
-    stage_history,
-    version_history,
-)
+from muniment_projections.registry.reader import stage_history, version_history
+from muniment_projections.registry.then import ModelThen, When, model_at
 from muniment_services.domain.commands import Command
 from muniment_services.domain.model_version import (
     CreateModelVersion,
@@ -97,13 +93,13 @@ def shown(model: ModelThen | None) -> str:
 )
 def test_the_registry_as_of_a_time(name: str, at_ms: int, expected: str) -> None:
     with database(folded(scripted())) as connection:
-        assert shown(registry_as_of(connection, name, at_ms)) == expected
+        assert shown(model_at(connection, name, When(at_ms))) == expected
 
 
 def test_a_recreated_model_is_another_one() -> None:
     with database(folded(scripted())) as connection:
-        old = registry_as_of(connection, "m", 1130)
-        new = registry_as_of(connection, "m", 1160)
+        old = model_at(connection, "m", When(1130))
+        new = model_at(connection, "m", When(1160))
     assert old is not None
     assert new is not None
     assert old.model_id != new.model_id
@@ -175,7 +171,7 @@ def test_a_clock_that_goes_back_makes_no_interval_end_before_it_began() -> None:
             ("Production", 5_010, 5_010),
             ("None", 5_020, None),
         ]
-        assert shown(registry_as_of(connection, "m", 4_999)) == "no model"
-        assert shown(registry_as_of(connection, "m", 5_005)) == ""
-        assert shown(registry_as_of(connection, "m", 5_010)) == ""
-        assert shown(registry_as_of(connection, "m", 5_020)) == "1 None"
+        assert shown(model_at(connection, "m", When(4_999))) == "no model"
+        assert shown(model_at(connection, "m", When(5_005))) == ""
+        assert shown(model_at(connection, "m", When(5_010))) == ""
+        assert shown(model_at(connection, "m", When(5_020))) == "1 None"
