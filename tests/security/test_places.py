@@ -273,3 +273,10 @@ def test_a_logger_reads_the_files_of_its_runs_and_none_of_models(files: Files) -
     missing = server.ask("log", "GET", read.replace(name, "nothing"))
     assert told.status_code == missing.status_code == 404
     assert told.text.replace(name, "nothing") == missing.text
+
+
+def test_a_version_of_a_run_s_folder_is_read_by_its_name(files: Files) -> None:
+    name = files.registered(source=f"runs:/{files.run}/m")
+    read = f"/model-versions/get-artifact?name={name}&version=1&path=MLmodel"
+    answer = files.server.ask("admin", "GET", read)
+    assert (answer.status_code, answer.content) == (200, b"x")

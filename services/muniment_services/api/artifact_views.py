@@ -15,7 +15,9 @@ from muniment_services.api.routes import Answer, Call, Route, mlflow
 from muniment_services.domain import artifact, logged_model, run
 from muniment_services.domain.artifact import below, checked_path, path_of
 from muniment_services.domain.errors import Invalid
+from muniment_services.domain.promotion_guard import origins_of
 from muniment_services.domain.registered_model import require_version
+from muniment_services.domain.version_files import place_of
 
 UI_UPLOAD_BYTES_MAX = 10 * 1024 * 1024
 
@@ -73,7 +75,8 @@ async def get_version_file(call: Call) -> Answer:
     await call.services.caught_up()
     version = params.get("version", "")
     _, found = require_version(call.world_of_version(version), params.get("name", ""), version)
-    return await _download(call, found.storage_location, path)
+    await call.services.fold.ensure_loaded(origins_of(found))
+    return await _download(call, place_of(call.services.fold.state, found), path)
 
 
 async def upload_run_file(call: Call) -> Answer:
