@@ -374,8 +374,9 @@ def test_faults_of_the_trail_are_told(year: Year) -> None:
     year.clock.at_ms += 7_200_000
     skewed = ask(year, "completeness")
     assert "is complete" in skewed["verdict"]
-    (told,) = [text for text in skewed["findings"] if "go back" in text]
-    (row,) = [row for row in skewed["rows"] if "back_ms" in row]
+    # Heads that were signed meanwhile may have gone back as well; what was asked did in any case.
+    (told,) = [text for text in skewed["findings"] if "Recorded times of access/" in text]
+    (row,) = [r for r in skewed["rows"] if "back_ms" in r and r["log"].startswith("access/")]
     assert row["back_ms"] > 3_599_000
     assert told.startswith(f"Recorded times of {row['log']} go back by 3")
     assert any(place.startswith(row["log"]) for place in skewed["evidence"])

@@ -268,10 +268,9 @@ def full_disk(services: Services, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
 def test_writes_are_refused_while_too_many_events_wait_for_the_projections(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(write, "PENDING_EVENTS_MAX", 5)
-
     async def test(services: Services) -> None:
         await services.runner.fresh(trail=True)
+        monkeypatch.setattr(write, "PENDING_EVENTS_MAX", 5)
         with full_disk(services, monkeypatch):
             for number in range(6):
                 await services.writer.submit(caller(), experiment(f"e{number}"), id_of)
@@ -289,10 +288,10 @@ def test_what_others_write_is_not_taken_up_without_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another replica's disk is not full, so it goes on writing."""
-    monkeypatch.setattr(fold, "AHEAD_EVENTS_MAX", 5)
 
     async def test(services: Services) -> None:
         await services.runner.fresh(trail=True)
+        monkeypatch.setattr(fold, "AHEAD_EVENTS_MAX", 5)
         log, state = services.fold.log, services.fold.state
         codec = bootstrap.codec(log)
         context = Context(1, os.urandom, ACTOR, "r", "default")
