@@ -10,7 +10,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from muniment_services.proof import merkle, verifier
+from muniment_services.proof import merkle, note, verifier
 from muniment_services.proof.note import Kind, Note, VerifierKey
 from muniment_services.proof.signing import SoftKey, endorse, seal
 
@@ -58,6 +58,27 @@ class Forger:
         origin, _, root, *_ = head.read_text().split("\n")
         head.write_bytes(seal(origin, f"{size}\n{root}\n", self._insider))
         self.relist(pack)
+
+    def graft(self, pack: Path) -> None:
+        """Without any key of the log: put own keys before those that it has, and sign with them."""
+        key = SoftKey(Kind.ED25519, self._random.randbytes(32))
+        path = pack / "keys" / "sets.json"
+        sets = json.loads(path.read_text())
+        endorsed = note.parse(sets[1]["endorsement"].encode())
+        origin = endorsed.text.partition("\n")[0]
+        own = VerifierKey(origin, Kind.ED25519, key.public_key).sign(key, endorsed.text, 0)
+        grafted = Note(endorsed.text, (*endorsed.signatures, own))
+        sets[1]["endorsement"] = grafted.encode().decode()
+        sets[0]["keys"][0]["public_key"] = b64encode(key.public_key).decode()
+        sets[0]["endorsement"] = endorse(origin, 1, [key], None)
+        path.write_text(json.dumps(sets))
+        self.sign_all(pack, key)
+
+    def sign_all(self, pack: Path, key: SoftKey) -> None:
+        """Another history, all of it signed with a key."""
+        for name in NAMES:
+            self._resign(pack, name, self._lines(pack, name), whose=key)
+        self._list(pack, key)
 
     def relist(self, pack: Path) -> None:
         """As an insider, sign a manifest of what is there now."""

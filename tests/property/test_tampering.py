@@ -13,6 +13,7 @@ from harness.packed import packed
 from harness.proved import CATALOG, RUNS, append, keyring, proved, signed
 from harness.tampering import WAYS, Forger
 from muniment_services.proof import verifier
+from muniment_services.proof.note import Kind, VerifierKey
 from muniment_services.proof.signing import SoftKey
 
 FEW = 300
@@ -49,13 +50,24 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     return folder, kept
 
 
-def insider_of(folder: Path) -> SoftKey:
-    """The key of the log in use."""
-    keys = keyring(folder / "keys").find(2)
+def key_of(folder: Path, number: int) -> SoftKey:
+    """The key of a set of the log's."""
+    keys = keyring(folder / "keys").find(number)
     assert keys is not None
     (key,) = keys
     assert isinstance(key, SoftKey)
     return key
+
+
+def insider_of(folder: Path) -> SoftKey:
+    """The key of the log in use."""
+    return key_of(folder, 2)
+
+
+def vkey_of(folder: Path, number: int) -> str:
+    """The same as an auditor holds it."""
+    key = key_of(folder, number)
+    return VerifierKey("log/catalog/0", Kind.ED25519, key.public_key).vkey
 
 
 def found(pack: Path, kept: list[str]) -> bool:
@@ -115,6 +127,32 @@ def test_what_an_insider_may_ask_of_a_verifier_costs_it_nothing(
     (pack / "report.json").write_text("[" * 100_000)
     forger.relist(pack)
     assert found(pack, [])
+
+
+def test_whoever_holds_a_key_is_told_no_history_of_keys_that_it_did_not_have(
+    site: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    folder, kept = site
+    forger = Forger(folder / "pack", MANY, insider_of(folder))
+    held = vkey_of(folder, 2)
+    assert verifier.verify(folder / "pack", kept, [held])
+    pack = forger.fresh(tmp_path / "pack")
+    forger.graft(pack)
+    for keys in ([held], []):
+        with pytest.raises(verifier.Refused, match="set 2 is of other keys"):
+            verifier.verify(pack, [], keys)
+
+
+def test_a_key_that_was_followed_signs_nothing_for_who_holds_the_next(
+    site: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    """It may be why there is a next one that somebody else got it."""
+    folder, _ = site
+    forger = Forger(folder / "pack", 1, insider_of(folder))
+    pack = forger.fresh(tmp_path / "pack")
+    forger.sign_all(pack, key_of(folder, 1))
+    with pytest.raises(verifier.Refused, match="is not signed by a key"):
+        verifier.verify(pack, [], [vkey_of(folder, 2)])
 
 
 def test_the_verifier_stands_alone(site: tuple[Path, list[str]], tmp_path: Path) -> None:

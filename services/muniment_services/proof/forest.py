@@ -53,6 +53,8 @@ class Forest:
         self.next_offset = Offset(0)
         """Of the checkpoints topic: what comes before is in the line."""
         self._keys_at = Offset(0)
+        self._older: set[TopicPartition] = set()
+        """Trees whose newest head is by keys that others have followed."""
         self._pending: dict[TopicPartition, list[Head]] = defaultdict(list)
         self._load()
 
@@ -71,6 +73,7 @@ class Forest:
             return
         self.line.key_sets = saved.key_sets
         self.line.newest = {head.at: head for head in saved.heads}
+        self._older = {head.at for head in saved.heads if not self.line.is_by_newest(head)}
         self.next_offset = Offset(saved.next_offset)
         for head in saved.heads:
             self._note(head)
@@ -112,8 +115,10 @@ class Forest:
         sets = len(self.line.key_sets)
         for head in heads:
             self._note(head)
+            self._older.discard(head.at)
         if len(self.line.key_sets) > sets:
             self._keys_at = record.offset
+            self._older = set(self.line.newest)
 
     def _note(self, head: Head) -> None:
         grown = self.trees.get(head.at)
@@ -146,14 +151,16 @@ class Forest:
             self._note(head)
 
     def due(self) -> list[TopicPartition]:
-        """Trees that have grown since their newest head; none if only heads were added.
+        """Trees that have grown since their newest head, or whose head is by keys that others have
+        followed: what is served is verified by the newest key. None if only heads were added.
 
         Else each head would lead to another. New keys are worth a head.
         """
         grown = [
             at
             for at, found in self.trees.items()
-            if found.size > (self.line.newest[at].size if at in self.line.newest else 0)
+            if at in self._older
+            or found.size > (self.line.newest[at].size if at in self.line.newest else 0)
         ]
         head = self.line.newest.get(HEADS_AT)
         only_heads = grown == [HEADS_AT] and head is not None and head.size > self._keys_at

@@ -56,6 +56,12 @@ class Line:
         """Whether a set is the newest one, which new heads are signed by."""
         return bool(self.key_sets) and self.key_sets[-1].keys[0] == keys[0]
 
+    def is_by_newest(self, head: Head) -> bool:
+        """Whether the newest set of keys signed a head."""
+        newest = self.key_sets[-1].keys if self.key_sets else ()
+        keys = [VerifierKey(head.origin, Kind(key.kind), key.public_key) for key in newest]
+        return bool(note.signers_of(note.parse(head.raw), keys))
+
     def take(self, event: Event) -> Iterator[Head]:
         """Take the next event of the topic; yields its heads. Raises HeadRefused."""
         if isinstance(event, SigningKeyAdded):
@@ -76,14 +82,13 @@ class Line:
     def _verify_keys(self, event: SigningKeyAdded) -> None:
         if event.number != len(self.key_sets) + 1:
             raise NoteInvalid(f"it follows set {len(self.key_sets)}")
-        own = event.keys[0]
+        own, before = event.keys[0], self.key_sets[-1].keys[0] if self.key_sets else None
+        previous = None if before is None else before.public_key
         found = note.parse(event.endorsement.encode())
         origin = found.text.partition("\n")[0]
-        if found.text != signing.endorsement_text(origin, event.number, own.public_key):
+        if found.text != signing.endorsement_text(origin, event.number, own.public_key, previous):
             raise NoteInvalid("its endorsement is of another")
-        needed = [own.public_key]
-        if self.key_sets:
-            needed.append(self.key_sets[-1].keys[0].public_key)
+        needed = [own.public_key, *([] if previous is None else [previous])]
         keys = [VerifierKey(origin, Kind.ED25519, public_key) for public_key in needed]
         if len(note.signers_of(found, keys)) != len(keys):
             raise NoteInvalid("the keys before it did not endorse it")

@@ -179,14 +179,20 @@ def public_keys(keys: Keys) -> tuple[PublicKey, ...]:
     return tuple(PublicKey(kind=int(key.kind), public_key=key.public_key) for key in keys)
 
 
-def endorsement_text(origin: str, number: int, public_key: bytes) -> str:
-    """What a set is endorsed by: origin of the log's keys, number, Ed25519 key in hex."""
-    return f"{origin}\n{number}\n{public_key.hex()}\n"
+def endorsement_text(origin: str, number: int, public_key: bytes, before: bytes | None) -> str:
+    """What a set is endorsed by: origin of the log's keys, number, Ed25519 key in hex, and that of
+    the set before it ("none" for the first).
+
+    Whoever holds one key can thus tell all that came before it: no other set leads to it.
+    """
+    previous = "none" if before is None else before.hex()
+    return f"{origin}\n{number}\n{public_key.hex()}\n{previous}\n"
 
 
 def endorse(origin: str, number: int, keys: Keys, before: Keys | None) -> str:
     """The signed note that brings a set into use: by its own key, and by the one before it."""
-    text = endorsement_text(origin, number, keys[0].public_key)
+    previous = None if before is None else before[0].public_key
+    text = endorsement_text(origin, number, keys[0].public_key, previous)
     signers = [keys[0]] if before is None else [before[0], keys[0]]
     lines = [
         VerifierKey(origin, Kind.ED25519, key.public_key).sign(key, text, 0) for key in signers

@@ -18,10 +18,10 @@ T-P is a topic and a partition, as catalog-0; bytes in JSON are base64:
     events/T-P.jsonl a line per record of the ranges: {"offset", "timestamp_ms", "headers": [[NAME,
                       BYTES], …], "key", "value"}; a withheld value is null, beside "value_sha256"
 
-Proved: keys are endorsed by those before them; such keys signed manifest and heads; the records of
-each range are all that the tree has there; earlier heads are of this tree; the report's events are
-among the records, with their ids, types and times. Only claimed by the server: that the report says
-rightly what they mean, and that no other event belongs in it.
+Proved: keys are endorsed by those before them; such keys, none older than what you hold, signed
+manifest and heads; the records of each range are all that the tree has there; earlier heads are of
+this tree; the report's events are among the records, with their ids, types and times. Only claimed
+by the server: that the report says rightly what they mean, and that no other event belongs in it.
 Source: RFC 6962, RFC 8032; C2SP signed-note, tlog-checkpoint, tlog-cosignature (2026-07).
 """
 
@@ -123,11 +123,8 @@ def opened(note: str, name: str, keys: Iterable[bytes], least: int = 1) -> tuple
             if raw[:4] == sha256(f"{name}\n".encode() + key).digest()[:4]:
                 signature, message = raw[4:], text.encode()
                 if key[:1] == COSIGNATURE:
-                    time = int.from_bytes(signature[:8], "big")
-                    signature, message = (
-                        signature[8:],
-                        b"cosignature/v1\ntime %d\n" % time + message,
-                    )
+                    time, signature = int.from_bytes(signature[:8], "big"), signature[8:]
+                    message = b"cosignature/v1\ntime %d\n" % time + message
                 verifies = ed25519_verifies(key[1:], message, signature)
                 require(verifies, f"the signature by {name} is not of this text")
                 signers.add(key)
@@ -153,7 +150,8 @@ def trusted_keys(sets: Sequence[Any]) -> list[bytes]:
         key = ED25519 + raw_of(one["keys"][0]["public_key"])
         origin = one["endorsement"].partition("\n")[0]
         text, signers = opened(one["endorsement"], origin, [*keys[-1:], key])
-        require(text == f"{origin}\n{number}\n{key[1:].hex()}\n", f"set {number} is of another key")
+        wanted = (origin, number, key[1:].hex(), keys[-1][1:].hex() if keys else "none", "")
+        require(text == "\n".join(map(str, wanted)), f"set {number} is of other keys")
         require(signers == {*keys[-1:], key}, f"set {number} of keys is not endorsed")
         keys.append(key)
     return keys
@@ -251,13 +249,15 @@ def verify(
     """Verify a pack. heads, vkeys, witnesses: as the options give them. Returns lines to show."""
     sets = json.loads((pack / "keys" / "sets.json").read_text("utf-8"))
     keys, needed = trusted_keys(sets), quorum or len(witnesses)
+    require(needed >= 0, "a quorum is a number of witnesses")
     told, lines, who = dict[str, Told](), list[str](), dict(map(key_of, witnesses))
-    require(
-        all(key[:1] == COSIGNATURE for key in who), "witnesses have Ed25519 keys of type 04 here"
-    )
+    require({key[:1] for key in who} <= {COSIGNATURE}, "witnesses have keys of type 04 here")
     require(all(key_of(v)[0] in keys for v in vkeys), "the key that you hold is another log's")
     log = sets[0]["endorsement"].partition("\n")[0].rpartition("/")[0]
     kept = [checkpoint(note, keys) for note in heads]
+    held = [keys.index(key_of(v)[0]) for v in vkeys]
+    held += [keys.index(k) for n in heads for k in opened(n, n.partition("\n")[0], keys)[1]]
+    keys = keys[max(held, default=0) :]  # Those from before what you hold may have been stolen.
     for name in (files := listed(pack, log, keys)):
         if name.startswith("heads/"):
             note, place = (pack / name).read_bytes().decode(), "/".join(name[6:].rsplit("-", 1))
@@ -272,9 +272,8 @@ def verify(
     require(not strange, f"you hold a head of {strange}, of which the pack has nothing")
     verify_report(json.loads((pack / "report.json").read_text("utf-8")), told)
     lines.append(f"{len(files)} files are as the manifest says, which {log} signed")
-    if not (kept or vkeys):
-        lines.append("the keys are those in the pack: hold a head or a key from elsewhere (--help)")
-    return lines
+    own = ["the keys are those in the pack: hold a head or a key from elsewhere (--help)"]
+    return lines if held else lines + own
 
 
 def main() -> None:

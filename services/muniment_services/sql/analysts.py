@@ -75,7 +75,7 @@ class Analysts:
 
     def __init__(self, data_dir: Path, time_s: int = TIME_S) -> None:
         """data_dir: the server's, in which nobody else makes a folder `tables`."""
-        self._folder = data_dir / FOLDER
+        self._folder = (data_dir / FOLDER).absolute()  # The process has a folder of its own.
         self._time_s = time_s
         self._export: Export | None = None
         self._first = threading.Lock()
