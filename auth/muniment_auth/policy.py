@@ -216,7 +216,7 @@ class Access:
             return _OWNER
         if permission in UNGRANTED:
             return self._ungranted(permission)
-        return self._refusal(permission, narrowed)
+        return Decision(False, self.refusal(permission, narrowed))
 
     def rights(
         self,
@@ -305,18 +305,19 @@ class Access:
             return _PUBLIC
         return _SIGNED_IN if self._signed_in else _NOT_SIGNED_IN
 
-    def _refusal(self, permission: Permission, narrowed: Rule | None) -> Decision:
+    def refusal(self, permission: Permission, narrowed: Rule | None = None) -> str:
+        """Why a permission is not held. narrowed: by what it would be, but for conditions."""
         principal = self.principal
         if principal is None:
-            return _NOT_SIGNED_IN
+            return _NOT_SIGNED_IN.reason
         if principal.scopes is not None and permission not in _scoped(principal):
-            return Decision(False, f"this credential is not made for {permission}")
+            return f"this credential is not made for {permission}"
         if narrowed is not None:
-            return Decision(False, f"{permission} is granted, {limits_of(narrowed)} only")
+            return f"{permission} is granted, {limits_of(narrowed)} only"
         reason = f"no grant gives {permission} to this principal"
         if principal.groups_unknown is not None:
             reason += f"; not all of its groups are known: {principal.groups_unknown}"
-        return Decision(False, reason)
+        return reason
 
 
 def limits_of(rule: Rule | Grant) -> str:

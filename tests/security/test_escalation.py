@@ -380,6 +380,11 @@ def test_a_limited_token_of_a_provider_makes_none_that_outlives_it(server: Serve
     assert refused.status_code == 403
     assert "muniment:self:use" in refused.json()["message"]
     assert by("run:*", "self:use").status_code == 200
+    token = server.provider.token(sub="admin", scope="muniment:run:*")
+    headers = {"authorization": f"Bearer {token}"}
+    path = "/api/2.0/mlflow/experiments/get?experiment_id=0"
+    answer = server.ask(None, "GET", path, headers=headers)
+    assert "this credential is not made for experiment:read" in answer.json()["message"]
 
 
 def test_a_token_of_a_token_ends_with_it_at_the_latest(server: Served) -> None:

@@ -20,6 +20,7 @@ from collections.abc import (
     Mapping,
     MutableMapping,
 )
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -61,6 +62,9 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 IDEMPOTENCY_KEY_BYTES_MAX = 255
+
+CLOSED = 499
+"""What a request is recorded with whose client went away before it had arrived whole."""
 
 BODY_S_MAX = 60
 """A JSON body is there so soon, or it is not waited for. Artifacts may take as long as they do."""
@@ -136,7 +140,9 @@ class Gateway:
         try:
             await self._serve(attempt, receive, send)
         except Disconnected:
-            return
+            watched.status = CLOSED
+            with suppress(ApiError, TrailUnavailable):  # There is nobody to tell it to.
+                await self._record(attempt, Answer(b"", CLOSED))
         except Exception as error:  # noqa: BLE001
             # The edge of the process: whatever happens, the client gets MLflow's error shape.
             refusal = await self._refusal(attempt, error)
@@ -283,7 +289,7 @@ class Gateway:
         if permission in OF_THE_SERVER:
             authority.require(SERVER)
         elif not authority.asked and not authority.access.may_ever(permission):
-            raise Denied(f"no grant gives {permission} to this principal")
+            raise Denied(authority.access.refusal(permission))
 
     def _enter_workspace(self, authority: Authority, headers: Mapping[bytes, bytes]) -> None:
         """Have the request see the workspace that it names. Raises ApiError, Invalid, NotFound."""

@@ -30,7 +30,7 @@ from muniment_services.proof import merkle, tiles
 from muniment_services.proof.forest import leaves_of
 from muniment_services.proof.line import Head
 from muniment_services.proof.note import Kind, VerifierKey
-from muniment_services.proof.prover import Prover
+from muniment_services.proof.prover import DIFFERS, Prover
 from muniment_services.proof.signing import NotRotated
 from muniment_services.proof.statement import statement
 
@@ -125,7 +125,7 @@ async def _bundle(prover: Prover, at: TopicPartition, asked: tiles.Tile) -> byte
     packed = tiles.bundle(statement(record) for record in found)
     tree = prover.forest.trees[at]
     if b"".join(leaves_of(found)) != tree.tile(tiles.Tile(0, asked.index, asked.width)):
-        raise _damaged(at)
+        raise _damaged(prover, at)
     return packed
 
 
@@ -142,7 +142,7 @@ async def inclusion(call: Call) -> bytes:
     try:
         merkle.verify_inclusion(merkle.leaf_hash(leaf), offset, size, proof, root)
     except merkle.ProofInvalid:
-        raise _damaged(at) from None
+        raise _damaged(prover, at) from None
     return wire.encode(
         _told(at, head, size, root) | {"offset": offset, "leaf": leaf.decode()} | _proof(proof)
     )
@@ -159,7 +159,7 @@ async def consistency(call: Call) -> bytes:
     try:
         merkle.verify_consistency(old, new, proof, *roots)
     except merkle.ProofInvalid:
-        raise _damaged(at) from None
+        raise _damaged(prover, at) from None
     told = {"old": old, "old_root": b64encode(roots[0]).decode()}
     return wire.encode(_told(at, head, new, roots[1]) | told | _proof(proof))
 
@@ -177,7 +177,7 @@ async def whole_range(call: Call) -> bytes:
     try:
         merkle.verify_range(leaves_of(records), begin, size, proof, root)
     except merkle.ProofInvalid:
-        raise _damaged(at) from None
+        raise _damaged(prover, at) from None
     leaves = [statement(record).decode() for record in records]
     told = {"begin": begin, "end": end, "leaves": leaves}
     return wire.encode(_told(at, head, size, root) | told | _proof(proof))
@@ -262,12 +262,9 @@ def _proof(steps: Sequence[bytes]) -> dict[str, object]:
     return {"proof": [b64encode(step).decode() for step in steps]}
 
 
-def _damaged(at: TopicPartition) -> ApiError:
-    return ApiError(
-        "TEMPORARILY_UNAVAILABLE",
-        f"The tree of {at} is not that of the log: its cache is damaged, or the log was changed. "
-        "Stop the server, remove the folder proof in its data folder, and start it again.",
-    )
+def _damaged(prover: Prover, at: TopicPartition) -> ApiError:
+    prover.doubt(at)
+    return ApiError("TEMPORARILY_UNAVAILABLE", f"No proof: {DIFFERS.format(at=at)}.")
 
 
 _LOG = "/log/{topic}/{partition}"

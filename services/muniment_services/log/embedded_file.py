@@ -90,6 +90,8 @@ class LogFile:
     def create(self) -> None:
         """Make the tables if the file has none, then open it; its partition counts must be ours."""
         expected = dict(self.partitions)
+        with _reported(self.path):
+            self.path.touch(mode=0o600)  # It has what people wrote; SQLite's own files follow it.
         with _reported(self.path), closing(self.connect(CREATE)) as connection:
             if connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
                 connection.execute("PRAGMA journal_mode=WAL")

@@ -27,7 +27,7 @@ from muniment_services.proof import merkle, verifier
 from muniment_services.proof.cosigner import Cosigner
 from muniment_services.proof.forest import Forest, leaves_of
 from muniment_services.proof.line import Head
-from muniment_services.proof.prover import Prover
+from muniment_services.proof.prover import DIFFERS, Prover
 
 EVENTS_MAX = 100_000
 """Events of one pack."""
@@ -59,6 +59,14 @@ _MODE = 0o644 << 16
 
 class PackTooLarge(Exception):
     """More is asked for than one pack holds; the message says what to do."""
+
+
+class TreeDiffers(LogUnavailable):
+    """A tree is not that of the log."""
+
+    def __init__(self, at: TopicPartition) -> None:
+        super().__init__(DIFFERS.format(at=at))
+        self.at = at
 
 
 class HeadsLate(Exception):
@@ -170,8 +178,8 @@ async def fill(
 ) -> str:
     """Add events and proofs under heads, and seal the pack. Returns its manifest's SHA-256 in hex.
 
-    Raises PackTooLarge, NotSigned, LogError, OSError; LogUnavailable also for a tree that is not
-    that of the log.
+    Raises PackTooLarge, NotSigned, LogError, OSError; TreeDiffers when a tree is not that of the
+    log, and then nothing is signed any more.
     """
     if sum(map(len, wanted.offsets.values())) > EVENTS_MAX:
         raise PackTooLarge(
@@ -188,16 +196,13 @@ async def fill(
             "proof": _texts(proof),
             "consistency": _consistency(prover.forest, at, head, wanted.earlier.get(at, ())),
         }
-        await asyncio.to_thread(
-            _write_tree,
-            pack,
-            prover.log,
-            schemas,
-            head,
-            offsets,
-            proof,
-            msgspec.json.encode(proofs),
-        )
+        told = msgspec.json.encode(proofs)
+        whole = (pack, prover.log, schemas, head, offsets, proof, told)
+        try:
+            await asyncio.to_thread(_write_tree, *whole)
+        except TreeDiffers:
+            prover.doubt(at)
+            raise
     await asyncio.to_thread(_write_rest, pack, prover.forest, schemas)
     note = await prover.seal(NAME, pack.manifest)
     await asyncio.to_thread(pack.seal, note)
@@ -285,10 +290,7 @@ def _write_tree(
             write(_line(record, schemas))
             (leaves[record.offset, record.offset + 1],) = leaves_of((record,))
     if not _leads(leaves, head, proof):
-        raise LogUnavailable(
-            f"the tree of {head.at} is not that of the log: its cache is damaged, or the log was "
-            "changed. Stop the server, remove the folder proof in its data folder, and start it"
-        )
+        raise TreeDiffers(head.at)
 
 
 def _leads(leaves: verifier.Nodes, head: Head, proof: Sequence[bytes]) -> bool:

@@ -56,6 +56,12 @@ SLICE_RECORDS = 128
 THREAD_BYTES = 1024 * 1024
 """Slices above this are hashed in a thread."""
 
+DIFFERS = (
+    "the tree of {at} is not that of the log: the log was changed, or its tree, which is a cache, "
+    "is damaged. Before anything else run `muniment verify` with a head that you kept; if the log "
+    "is whole, stop the server, remove the folder proof in its data folder, and start it again"
+)
+
 _log = structlog.get_logger("muniment.proof")
 
 
@@ -142,6 +148,10 @@ class Prover:
             raise signing.NotSigned(self.problem or "No key is in use yet; try again in a second.")
         origin = f"{self.origin}/{name}"
         return await asyncio.to_thread(signing.seal, origin, lines, self._keys[0])
+
+    def doubt(self, at: TopicPartition) -> None:
+        """Sign nothing more, since a tree has turned out not to be that of the log."""
+        self._stop(DIFFERS.format(at=at))
 
     def _stop(self, reason: str) -> None:
         if self.failure is None:

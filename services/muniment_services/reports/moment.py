@@ -61,7 +61,9 @@ def moment_of(text: str, now_ms: int, recorded_at: Callable[[Place], int | None]
         return Moment(now_ms, latest=True)
     named = _PLACE.fullmatch(text)
     if named is None:
-        return Moment(time_ms_of(text))
+        asked_ms = time_ms_of(text)
+        # Of what is to come nothing is known: it is answered as of now, and says so.
+        return Moment(now_ms, latest=True) if asked_ms > now_ms else Moment(asked_ms)
     place = Place(named[1], int(named[2]), int(named[3]))
     at_ms = recorded_at(place)
     if at_ms is None:

@@ -262,9 +262,13 @@ def test_nothing_is_sealed_while_heads_are_not_signed(
 def test_a_tree_that_is_not_of_the_log_is_not_exported(
     server: Served, monkeypatch: pytest.MonkeyPatch, steps: int
 ) -> None:
+    assert server.gateway.services is not None
+    prover, doubted = server.gateway.services.prover, list[TopicPartition]()
+    monkeypatch.setattr(prover, "doubt", doubted.append)
     monkeypatch.setattr(merkle, "beside", lambda *_: iter([bytes(32)] * steps))
     answer = server.ask("auditor", "POST", EXPORT, FRAUD)
     assert (answer.status_code, "is not that of the log" in answer.text) == (503, True)
+    assert doubted
 
 
 def test_a_long_answer_is_read_page_by_page_and_shown_in_part(

@@ -108,6 +108,36 @@ def send(
     return sent[0]["status"], json.loads(answer) if answer[:1] == b"{" else answer
 
 
+def test_a_client_that_goes_away_before_its_request_is_whole_is_recorded() -> None:
+    callers = LocalCallers(local_principal("tester"))
+    gateway = Gateway(RouteTable(ROUTES), HostCheck(()), callers, cast(App, no_fallback))
+    recorded: list[ApiCalled] = []
+
+    class Kept(Forgiving):
+        async def record(self, _: Principal, call: ApiCalled) -> None:
+            recorded.append(call)
+
+    gateway.services = cast(Services, Kept())
+    headers = [(b"host", b"localhost"), (b"content-length", b"100")]
+    scope = {"type": "http", "method": "POST", "path": "/thing", "query_string": b""}
+    messages = iter(
+        [
+            {"type": "http.request", "body": b"{", "more_body": True},
+            {"type": "http.disconnect"},
+        ]
+    )
+
+    async def receive() -> Any:
+        return next(messages)
+
+    async def send(message: Any) -> None:
+        raise AssertionError("nobody is there")
+
+    asyncio.run(gateway({**scope, "headers": headers}, receive, send))
+    (call,) = recorded
+    assert (call.status, call.outcome) == (499, "failed")
+
+
 async def forgetful(_: Call) -> bytes:
     return b'{"secret": 1}'
 

@@ -76,6 +76,18 @@ def test_two_at_a_time_may_be_the_first(tmp_path: Path) -> None:
     served(tmp_path, test)
 
 
+def test_the_data_folder_may_be_named_from_where_one_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it is by default: ./muniment-data."""
+    monkeypatch.chdir(tmp_path)
+
+    async def test(_: Services, door: Door) -> None:
+        assert await rows(door, "SELECT count(*) > 0 FROM audit") == [[True]]
+
+    served(Path("data"), test)
+
+
 def test_nothing_of_it_stays(tmp_path: Path) -> None:
     async def test(services: Services, door: Door) -> None:
         (tmp_path / FOLDER).mkdir()
