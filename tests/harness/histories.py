@@ -237,12 +237,15 @@ class _Search:
             if place.used >> index & 1:
                 continue
             _, state = self._model.step(place.state, operation.call, None)
-            if state != place.state and self._needs_bet(place, operation, state):
+            if state != place.state and self._needs_bet(place, operation, state, index):
                 yield _Place(place.done, place.used | 1 << index, state, (index, place.state))
 
-    def _needs_bet(self, place: _Place, operation: Operation, after: Hashable) -> bool:
+    def _needs_bet(
+        self, place: _Place, operation: Operation, after: Hashable, unknown: int | None = None
+    ) -> bool:
         # An unknown operation need not come before one that goes the same way without it, or that
-        # it can as well come after: an order that has it later, or not at all, is found too.
+        # it can as well come after: an order that has it later, or not at all, is found too. Of two
+        # unknown ones that can come either way (a read may need both), the earlier one comes first.
         if place.bet is None:
             return True
         index, before = place.bet
@@ -252,7 +255,7 @@ class _Search:
         if without == after:
             return False
         _, swapped = self._model.step(without, self._unknown[index].call, None)
-        return swapped != after
+        return swapped != after or (unknown is not None and unknown > index)
 
     def _note(self, place: _Place) -> None:
         if place.done.bit_count() >= self._furthest.done.bit_count():

@@ -186,8 +186,12 @@ class EndOffsets:
         """Raise LogCorrupt, now and for ever, when records were removed since the start."""
         if time.monotonic() < self._beginnings_due_s:
             return
-        begin = consumer.beginning_offsets(list(self._consumers.names.theirs.values()))
         self._beginnings_due_s = time.monotonic() + BEGINNINGS_S
+        theirs = list(self._consumers.names.theirs.values())
+        try:
+            begin = consumer.beginning_offsets(theirs, LOOK_UP_TRY_MS)
+        except (KafkaError, KeyError):
+            return  # Whoever waits wants the ends, which are known; this is for the next minute.
         for at, first in begin.items():
             if first > 0:
                 self._lost = LogCorrupt(removed(first, at))

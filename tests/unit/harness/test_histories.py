@@ -123,6 +123,24 @@ GOOD: dict[str, tuple[Model, tuple[Line, ...]]] = {
             (9, 10, NEW_VERSION, version(1)),
         ),
     ),
+    "two unknown writes of different things that one read needs": (
+        Registry(),
+        (
+            (1, 2, CREATE, Reply(OK, EMPTY)),
+            (3, 4, NEW_VERSION, version(1)),
+            (5, 6, NEW_VERSION, version(2)),
+            (7, None, Call("delete_version", ("m", 2)), None),
+            (8, None, to_production(1), None),
+            (
+                9,
+                10,
+                Call("get_model", ("m",)),
+                Reply(
+                    OK, ModelView("m", "", NO_PAIRS, frozenset(), frozenset({("Production", 1)}))
+                ),
+            ),
+        ),
+    ),
     "an experiment whose id only a reader learns": (
         Experiments(),
         (
