@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
+from muniment_services.csv_cells import harmless_table
 from muniment_services.release import release
 
 Row = Mapping[str, Any]
@@ -67,14 +68,14 @@ def json_lines(rows: pa.Table, names: Names) -> bytes:
 
 
 def csv(rows: pa.Table) -> bytes:
-    """Events as CSV with a heading; lists are joined by spaces."""
+    """Events as CSV with a heading; lists are joined by spaces, and no text is a formula."""
     flat = rows
     for place, field in enumerate(rows.schema):
         if pa.types.is_list(field.type):
             texts = [None if v is None else " ".join(v) for v in rows.column(place).to_pylist()]
             flat = flat.set_column(place, field.name, pa.array(texts, pa.string()))
     buffer = io.BytesIO()
-    pyarrow.csv.write_csv(flat, buffer)
+    pyarrow.csv.write_csv(harmless_table(flat), buffer)
     return buffer.getvalue()
 
 

@@ -12,6 +12,7 @@ from muniment_auth.permissions import Permission as P
 from muniment_services.api import wire
 from muniment_services.api.errors import ApiError
 from muniment_services.api.routes import Answer, Call, Route
+from muniment_services.csv_cells import harmless
 from muniment_services.reports.question import Question
 from muniment_services.reports.report import Cell, Column, Report
 from muniment_services.reports.run import QUESTIONS, run_report
@@ -96,10 +97,7 @@ def _cells(found: Report, row: tuple[Cell, ...]) -> Iterator[Cell]:
 
 
 def _harmless(cell: Cell) -> Cell:
-    # A spreadsheet takes a text that begins so for a formula, and texts are what callers sent.
-    if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")):
-        return f"'{cell}"
-    return cell
+    return harmless(cell) if isinstance(cell, str) else cell
 
 
 def _row(columns: tuple[Column, ...], row: tuple[Cell, ...]) -> dict[str, Cell]:

@@ -12,6 +12,8 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
+from muniment_services.csv_cells import harmless_table
+
 BATCH_ROWS = 2048
 
 _PLAIN: Final = msgspec.json.Encoder(enc_hook=str, decimal_format="number")
@@ -29,10 +31,11 @@ def json(rows: pa.Table) -> bytes:
 
 
 def csv(rows: pa.Table) -> bytes:
-    """With a heading; lists and the like are JSON."""
+    """With a heading; lists and the like are JSON, and no text is a formula."""
     flat = [_text(column) if _is_nested(column.type) else column for column in rows.columns]
     buffer = io.BytesIO()
-    pyarrow.csv.write_csv(pa.Table.from_arrays(flat, rows.column_names), buffer)
+    table = pa.Table.from_arrays(flat, rows.column_names)
+    pyarrow.csv.write_csv(harmless_table(table), buffer)
     return buffer.getvalue()
 
 
