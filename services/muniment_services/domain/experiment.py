@@ -6,6 +6,7 @@ or its experiment's (`effective_lifecycle`), so that no event has to list the ru
 
 from __future__ import annotations
 
+from itertools import chain
 from urllib.parse import urlparse
 
 import msgspec
@@ -80,6 +81,10 @@ class DeleteExperiment(Command, frozen=True, kw_only=True):
     """Move an experiment to the deleted stage."""
 
     experiment_id: str
+
+    def further_needs(self, world: World) -> tuple[AggregateKey, ...]:
+        """What may be in it and has to stay."""
+        return hold.origins_held(world)
 
     def serial(self) -> AggregateKey:
         """One history."""
@@ -210,7 +215,10 @@ def delete(world: World, command: DeleteExperiment, context: Context) -> e.Exper
     """Raises NotFound when it is deleted already, as MLflow does."""
     experiment = require(world, command.experiment_id)
     _require_lifecycle(experiment, ACTIVE)
-    hold.refuse(hold.on_experiment(world, experiment), f"The experiment {experiment.name}")
+    # Its runs go with it, also those that a version under a hold comes from.
+    inside = hold.on_origins_in(world, experiment.experiment_id)
+    holds = chain(hold.on_experiment(world, experiment), inside)
+    hold.refuse(holds, f"The experiment {experiment.name}")
     return e.ExperimentDeleted(envelope=_envelope(context, e.ExperimentDeleted, experiment))
 
 

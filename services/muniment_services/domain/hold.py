@@ -33,6 +33,7 @@ REASON_CHARS_MAX = 1_000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 MODEL, EXPERIMENT = "registered_model", "experiment"
+RUN, LOGGED_MODEL = "run", "logged_model"
 
 
 class Hold(State, frozen=True, kw_only=True):
@@ -187,6 +188,35 @@ def on_experiment(world: World, experiment: Any) -> Iterator[Hold]:
         at_ms = max(experiment.created_at_ms, began)
         if _covers_in(hold, experiment, at_ms):
             yield hold
+
+
+def origins_held(world: World) -> tuple[AggregateKey, ...]:
+    """Runs and logged models that versions under holds on models come from."""
+    return tuple(dict.fromkeys(origin for origin, _ in _origins(world)))
+
+
+def on_origins_in(world: World, experiment_id: str) -> Iterator[Hold]:
+    """Holds on what is in an experiment as what a held version comes from.
+
+    `origins_held` must have been loaded.
+    """
+    for (kind, origin), hold in _origins(world):
+        found: Any = world.known(kind, origin)
+        if found is not None and found.experiment_id == experiment_id:
+            yield hold
+
+
+def _origins(world: World) -> Iterator[tuple[AggregateKey, Hold]]:
+    holds = [hold for hold in in_force(world) if hold.models is not None]
+    models: Any = world.known_of_kind(MODEL) if holds else ()
+    for model in models:
+        for version in model.versions.values():
+            for hold in holds:
+                if _covers_version(hold, model, version):
+                    if version.run_id:
+                        yield (RUN, version.run_id), hold
+                    if version.logged_model_id:
+                        yield (LOGGED_MODEL, version.logged_model_id), hold
 
 
 def on_run(world: World, run: Any) -> Iterator[Hold]:

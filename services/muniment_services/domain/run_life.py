@@ -86,12 +86,15 @@ def create(world: World, command: CreateRun, context: Context) -> e.RunCreated:
 
 
 def update(world: World, command: UpdateRun, context: Context) -> e.RunUpdated | None:
-    """None when the command changes nothing. Raises NotFound, or Invalid for a deleted run."""
+    """None when the command changes nothing. Raises NotFound, Invalid for a deleted run, Held for
+    another name."""
     run = require_active(world, command.run_id)
     name = command.name or None
     status = command.status if command.status in STATUSES else None
     if name is None and status is None and command.end_time_ms is None:
         return None
+    if name is not None and name != run.name:
+        hold.refuse(hold.on_run(world, run), f"The run {run.run_id}")
     return e.RunUpdated(
         envelope=context.envelope(e.RunUpdated, run.run_id, occurred_at_ms=command.end_time_ms),
         status=status,

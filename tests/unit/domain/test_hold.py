@@ -28,7 +28,7 @@ from muniment_services.domain.registry_life import (
     RenameRegisteredModel,
 )
 from muniment_services.domain.run import Run
-from muniment_services.domain.run_life import CreateRun, DeleteRun
+from muniment_services.domain.run_life import CreateRun, DeleteRun, UpdateRun
 from muniment_services.domain.trace_data import DeleteTrace, StartTrace
 
 TRACE = "tr-" + "a" * 32
@@ -82,6 +82,7 @@ def takings(given: Given) -> dict[str, Command]:
         "experiment": DeleteExperiment(experiment_id="1"),
         "rename experiment": RenameExperiment(experiment_id="1", name="x"),
         "run": DeleteRun(run_id=given.run_id),
+        "rename run": UpdateRun(run_id=given.run_id, name="x"),
         "logged model": DeleteLoggedModel(model_id=given.logged_id),
         "trace": DeleteTrace(experiment_id="1", trace_id=TRACE),
         "file": RecordDeletion(owner=given.run_id, path=given.files(), files=1),
@@ -95,9 +96,9 @@ def takings(given: Given) -> dict[str, Command]:
 
 ALL = {
     "model", "rename", "version", "experiment", "rename experiment", "run", "logged model", "trace",
-    "file", "folder", "other content", "person",
+    "rename run", "file", "folder", "other content", "person",
 }  # fmt: skip
-OF_MODEL = {"model", "rename", "version", "run", "file", "folder", "other content", "person"}
+OF_MODEL = ALL - {"rename experiment", "logged model", "trace"}
 OF_EXPERIMENT = ALL - {"model", "rename", "version"}
 
 
