@@ -184,6 +184,9 @@ QUESTIONS = (
         ),
         answer=promoters_at,
         notes=(
+            "Where a promotion policy guarded the target, a right to approve that comes of having "
+            "made the model, or of a grant by whoever made it or a version of it, did not count: "
+            "`muniment access explain model:approve` tells for whom. "
             "Who was a member of a group then is its identity provider's to say. A right for some "
             "stages takes a version out of no other active one. A server without an issuer lets "
             "its local user do everything."
